@@ -1,0 +1,1 @@
+"""A stand-alone stand-in for HubSpot; reached over HTTP only."""

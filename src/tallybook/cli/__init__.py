@@ -1,0 +1,5 @@
+"""The `tallybook` command."""
+
+
+def main() -> None:
+    """Run the command line."""

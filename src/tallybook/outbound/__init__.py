@@ -1,0 +1,1 @@
+"""Other sockets out: mail."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, migrations, named queries, and the names of its constraints."""
