@@ -289,7 +289,9 @@ class Unavailable(TallybookError):
     code = "UNAVAILABLE"
     retry_after_s: int = 1
 
-    def __init__(self, message: str | None = None, *, retry_after_s: int | None = None, **details: Any) -> None:
+    def __init__(
+        self, message: str | None = None, *, retry_after_s: int | None = None, **details: Any
+    ) -> None:
         super().__init__(message, **details)
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
