@@ -174,6 +174,7 @@ create table tallybook.credit_entries (
     constraint credit_entries_reason_is_a_word check (reason ~ '^[a-z][a-z_]{1,39}$')
 );
 
+create index credit_entries_contact_idx on tallybook.credit_entries (contact_id, id);
 create index credit_entries_booking_idx on tallybook.credit_entries (booking_id) where booking_id is not null;
 
 create table tallybook.idempotency_keys (
