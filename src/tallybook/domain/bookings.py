@@ -147,9 +147,9 @@ def prerequisites_met(
 
 @dataclass(frozen=True, slots=True)
 class FormAnswers:
-    """What the booking form asked; None where the mock type does not ask."""
+    """What the booking form asked, `dominant_hand` true for right; None where the mock type does not ask."""
 
-    right_handed: bool | None = None
+    dominant_hand: bool | None = None
     attending_location: str | None = None
 
 
@@ -165,7 +165,7 @@ def parse_form_answers(
     is known by its letters and digits, so `mississauga_b9` is `Mississauga - B9`. Raises ValidationError.
     """
     return FormAnswers(
-        right_handed=parse_hand(dominant_hand) if "dominant_hand" in mock_type.asks else None,
+        dominant_hand=parse_hand(dominant_hand) if "dominant_hand" in mock_type.asks else None,
         attending_location=parse_location(attending_location, places=places)
         if "attending_location" in mock_type.asks
         else None,

@@ -283,7 +283,7 @@ def _actions(source: CatalogSource, credit_types: Mapping[str, CreditType]) -> t
         table.only("name", "credit_type", "cost_credits")
         name = table.word("name")
         credit_type = table.choice("credit_type", tuple(credit_types))
-        cost = table.number("cost_credits", least=0, most=credit_types[credit_type].largest_balance)
+        cost = table.number("cost_credits", least=1, most=credit_types[credit_type].largest_balance)
         found.append((table, Action(name, credit_type, cost)))
     all_different(found, "name", lambda action: action.name)
     return tuple(action for _, action in found)
@@ -311,7 +311,7 @@ def cost_overrides_of(environment: Mapping[str, str]) -> dict[str, int]:
         if not variable.upper().startswith(COST_PREFIX) or not text.strip():
             continue
         if not text.strip().isascii() or not text.strip().isdigit():
-            raise SetupError(f"{variable} must be a whole number of credits from 0, not {text.strip()!r}.")
+            raise SetupError(f"{variable} must be a whole number of credits from 1, not {text.strip()!r}.")
         overrides[variable[len(COST_PREFIX) :].lower()] = int(text)
     return overrides
 
@@ -324,8 +324,8 @@ def _with_overrides(actions: tuple[Action, ...], overrides: Mapping[str, int]) -
             raise SetupError(
                 f"{variable} overrides an action the catalog does not have{suggestion(name, known)}."
             )
-        if not 0 <= cost <= LARGEST_NUMBER:
-            raise SetupError(f"{variable} must be a whole number of credits from 0, not {cost}.")
+        if not 1 <= cost <= LARGEST_NUMBER:
+            raise SetupError(f"{variable} must be a whole number of credits from 1, not {cost}.")
     return tuple(
         replace(action, cost_credits=overrides.get(action.name, action.cost_credits)) for action in actions
     )

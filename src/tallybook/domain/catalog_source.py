@@ -66,7 +66,7 @@ def suggestion(word: str, known: tuple[str, ...]) -> str:
     """The end of a sentence: what was probably meant, else all that is known."""
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean {close[0]!r}"
+        return f"; did you mean {str(close[0])!r}"
     return f"; known: {', '.join(known)}" if known else ""
 
 
