@@ -118,3 +118,64 @@ create table tallybook.contact_aliases (
     constraint contact_aliases_kind_is_known check (kind in ('hubspot_id', 'student_id', 'email')),
     constraint contact_aliases_contact_id_fkey foreign key (contact_id) references tallybook.contacts (id)
 );
+
+-- Loads the catalog: upserts what is there, retires what left. Never deletes: entries and bookings point to it.
+create function tallybook.apply_catalog(p_catalog jsonb)
+returns void
+language plpgsql volatile
+set search_path = ''
+set lock_timeout = '10s'
+as $$
+declare
+    v_now timestamptz := pg_catalog.clock_timestamp();
+begin
+    insert into tallybook.credit_types as t
+        (name, token_name, hubspot_property, welcome_credits, largest_balance, retired_at)
+    select r.name, r.token_name, r.hubspot_property, r.welcome_credits, r.largest_balance, null
+    from jsonb_populate_recordset(null::tallybook.credit_types, p_catalog -> 'credit_types') r
+    on conflict (name) do update
+        set token_name = excluded.token_name, hubspot_property = excluded.hubspot_property,
+            welcome_credits = excluded.welcome_credits, largest_balance = excluded.largest_balance,
+            retired_at = null;
+    update tallybook.credit_types t set retired_at = coalesce(t.retired_at, v_now)
+    where t.name not in (select r ->> 'name' from jsonb_array_elements(p_catalog -> 'credit_types') r);
+
+    insert into tallybook.mock_types as t (name, pays_with, asks, prerequisite_rule, booking_closes_min,
+        cancellation_closes_min, refund_rule, refund_cutoff_min, retired_at)
+    select r.name, r.pays_with, r.asks, r.prerequisite_rule, r.booking_closes_min,
+        r.cancellation_closes_min, r.refund_rule, r.refund_cutoff_min, null
+    from jsonb_populate_recordset(null::tallybook.mock_types, p_catalog -> 'mock_types') r
+    on conflict (name) do update
+        set pays_with = excluded.pays_with, asks = excluded.asks, prerequisite_rule = excluded.prerequisite_rule,
+            booking_closes_min = excluded.booking_closes_min,
+            cancellation_closes_min = excluded.cancellation_closes_min, refund_rule = excluded.refund_rule,
+            refund_cutoff_min = excluded.refund_cutoff_min, retired_at = null;
+    update tallybook.mock_types t set retired_at = coalesce(t.retired_at, v_now)
+    where t.name not in (select r ->> 'name' from jsonb_array_elements(p_catalog -> 'mock_types') r);
+
+    insert into tallybook.places as t (name, time_zone, retired_at)
+    select r.name, r.time_zone, null from jsonb_populate_recordset(null::tallybook.places, p_catalog -> 'places') r
+    on conflict (name) do update set time_zone = excluded.time_zone, retired_at = null;
+    update tallybook.places t set retired_at = coalesce(t.retired_at, v_now)
+    where t.name not in (select r ->> 'name' from jsonb_array_elements(p_catalog -> 'places') r);
+
+    insert into tallybook.metered_actions as t (name, credit_type, cost_credits, retired_at)
+    select r.name, r.credit_type, r.cost_credits, null
+    from jsonb_populate_recordset(null::tallybook.metered_actions, p_catalog -> 'actions') r
+    on conflict (name) do update
+        set credit_type = excluded.credit_type, cost_credits = excluded.cost_credits, retired_at = null;
+    update tallybook.metered_actions t set retired_at = coalesce(t.retired_at, v_now)
+    where t.name not in (select r ->> 'name' from jsonb_array_elements(p_catalog -> 'actions') r);
+
+    insert into tallybook.packs as t (name, credit_type, credits, retired_at)
+    select r.name, r.credit_type, r.credits, null
+    from jsonb_populate_recordset(null::tallybook.packs, p_catalog -> 'packs') r
+    on conflict (name) do update
+        set credit_type = excluded.credit_type, credits = excluded.credits, retired_at = null;
+    update tallybook.packs t set retired_at = coalesce(t.retired_at, v_now)
+    where t.name not in (select r ->> 'name' from jsonb_array_elements(p_catalog -> 'packs') r);
+
+    insert into tallybook.catalog_state (hash) values (p_catalog ->> 'hash')
+    on conflict (only_row) do update set hash = excluded.hash, applied_at = v_now;
+end
+$$;

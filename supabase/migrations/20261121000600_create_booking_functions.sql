@@ -312,7 +312,8 @@ begin
     if not found then
         return tallybook.credits_refusal(p_contact_id, p_pays_with);
     elsif v_choice.unknown then
-        return tallybook.refuse('BALANCE_UNKNOWN');
+        return tallybook.refuse('BALANCE_UNKNOWN', (
+            select jsonb_build_object('hubspot_id', c.hubspot_id) from tallybook.contacts c where c.id = p_contact_id));
     end if;
     return tallybook.grant_answer('ok',
         jsonb_build_object('credit_type', v_choice.name, 'token_name', v_choice.token_name));

@@ -40,7 +40,7 @@ begin
     select c.hubspot_id, c.student_id, c.email, c.firstname, c.lastname, c.ndecc_exam_on into v_contact
     from tallybook.contacts c where c.id = v_contact_id;
     if not v_known then
-        return tallybook.refuse('BALANCE_UNKNOWN');
+        return tallybook.refuse('BALANCE_UNKNOWN', jsonb_build_object('hubspot_id', v_contact.hubspot_id));
     end if;
     select sum(n) into v_available from unnest(v_credits) n;
     return tallybook.grant_answer('ok', jsonb_build_object(
@@ -308,7 +308,8 @@ begin
     left join tallybook.credit_balances b on b.contact_id = v_contact_id and b.credit_type = t.name
     where t.hubspot_property is not null and t.retired_at is null;
     if v_unknown then
-        return tallybook.refuse('BALANCE_UNKNOWN');
+        return tallybook.refuse('BALANCE_UNKNOWN', (
+            select jsonb_build_object('hubspot_id', c.hubspot_id) from tallybook.contacts c where c.id = v_contact_id));
     end if;
     return tallybook.grant_answer('ok', jsonb_build_object(
         'user_id', v_contact_id, 'id', v_contact_id,

@@ -312,7 +312,7 @@ class CrmUnavailable(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer. Nothing was changed; try again shortly."""
+    """The database does not answer. Try again shortly, a change with the same idempotency key."""
 
     code = "DATABASE_UNAVAILABLE"
     retry_after_s = 2

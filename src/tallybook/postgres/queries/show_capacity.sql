@@ -1,0 +1,9 @@
+-- The seats of one session.
+select (a.answer).refusal, (a.answer).details, (a.answer).outcome, (a.answer).data, (a.answer).replayed
+from (
+    select case when %(limit_key)s::text is null or tallybook.allow_call(%(limit_key)s, %(limit_per_min)s)
+        then tallybook.show_capacity(
+            %(mock_exam)s)
+        else tallybook.refuse('RATE_LIMITED') end as answer
+    offset 0 -- computed once, not once per column
+) a

@@ -1,0 +1,10 @@
+-- The ledger of one contact, newest first.
+select (a.answer).refusal, (a.answer).details, (a.answer).outcome, (a.answer).data, (a.answer).replayed
+from (
+    select case when %(limit_key)s::text is null or tallybook.allow_call(%(limit_key)s, %(limit_per_min)s)
+        then tallybook.usage_history(
+            %(contact_id)s, %(epoch)s, %(student_id)s, %(email)s,
+            %(page)s, %(per_page)s, %(reason)s)
+        else tallybook.refuse('RATE_LIMITED') end as answer
+    offset 0 -- computed once, not once per column
+) a
