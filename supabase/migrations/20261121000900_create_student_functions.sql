@@ -359,3 +359,117 @@ begin
         'pages', ceil(v_total::numeric / p_per_page)::integer)));
 end
 $$;
+
+-- A session: what a token is made of, and who it is for.
+create function tallybook.session_json(p_contact_id uuid)
+returns jsonb
+language sql stable
+as $$
+    select jsonb_build_object('contact_id', c.id, 'epoch', c.session_epoch, 'hubspot_id', c.hubspot_id,
+        'profile', tallybook.student_json(c.id))
+    from tallybook.contacts c where c.id = p_contact_id
+$$;
+
+-- Ten failures a minute from one address, then it has to wait; a student is never locked out for everybody.
+create function tallybook.may_sign_in(p_address text)
+returns boolean
+language sql volatile
+set search_path = ''
+as $$
+    select tallybook.calls_in_window('login-failure:' || p_address) < 10
+        and tallybook.allow_call('address:' || p_address, 600)
+$$;
+
+create function tallybook.count_login_failure(p_address text)
+returns void
+language sql volatile
+set search_path = ''
+as $$ select tallybook.allow_call('login-failure:' || p_address, 1000) $$;
+
+create function tallybook.sign_in(p_student_id text, p_email text, p_address text)
+returns tallybook.answer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_contact_id uuid;
+    v_refusal text;
+begin
+    if not tallybook.may_sign_in(p_address) then
+        return tallybook.refuse('RATE_LIMITED');
+    end if;
+    select i.contact_id, i.refusal into v_contact_id, v_refusal
+    from tallybook.identify(null, null, p_student_id, p_email) i;
+    if v_refusal is not null then
+        return tallybook.refuse(v_refusal);
+    end if;
+    return tallybook.grant_answer('ok', tallybook.session_json(v_contact_id));
+end
+$$;
+
+create function tallybook.begin_challenge(p_address text)
+returns tallybook.answer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id uuid;
+begin
+    if not tallybook.may_sign_in(p_address) then
+        return tallybook.refuse('RATE_LIMITED');
+    end if;
+    delete from tallybook.login_challenges where expires_at < pg_catalog.clock_timestamp() - interval '1 day';
+    insert into tallybook.login_challenges (expires_at)
+    values (pg_catalog.clock_timestamp() + interval '10 minutes')
+    returning id into v_id;
+    return tallybook.grant_answer('ok', jsonb_build_object('challenge', v_id));
+end
+$$;
+
+create function tallybook.prepare_code(p_challenge text, p_student_id text, p_email text, p_code_hash bytea)
+returns tallybook.answer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_contact_id uuid;
+    v_refusal text;
+begin
+    select i.contact_id, i.refusal into v_contact_id, v_refusal
+    from tallybook.identify(null, null, p_student_id, p_email) i;
+    if v_refusal is not null then
+        return tallybook.refuse(v_refusal);
+    end if;
+    update tallybook.login_challenges set contact_id = v_contact_id, code_hash = p_code_hash
+    where id = tallybook.uuid_or_null(p_challenge) and code_hash is null;
+    return (select tallybook.grant_answer('ok', jsonb_build_object('email', c.email))
+            from tallybook.contacts c where c.id = v_contact_id);
+end
+$$;
+
+-- Whatever is wrong with a code, the answer is the same, and it counts against the address.
+create function tallybook.redeem_code(p_challenge text, p_code_hash bytea, p_address text)
+returns tallybook.answer
+language plpgsql volatile
+set search_path = ''
+set lock_timeout = '2s'
+as $$
+declare
+    v_challenge tallybook.login_challenges;
+begin
+    if not tallybook.may_sign_in(p_address) then
+        return tallybook.refuse('RATE_LIMITED');
+    end if;
+    select * into v_challenge from tallybook.login_challenges l
+    where l.id = tallybook.uuid_or_null(p_challenge) for update;
+    if v_challenge.code_hash is null or v_challenge.used_at is not null or v_challenge.tries >= 5
+            or v_challenge.expires_at <= pg_catalog.clock_timestamp()
+            or v_challenge.code_hash <> p_code_hash then
+        update tallybook.login_challenges set tries = tries + 1 where id = v_challenge.id;
+        perform tallybook.count_login_failure(p_address);
+        return tallybook.refuse('LOGIN_FAILED');
+    end if;
+    update tallybook.login_challenges set used_at = pg_catalog.clock_timestamp() where id = v_challenge.id;
+    return tallybook.grant_answer('ok', tallybook.session_json(v_challenge.contact_id));
+end
+$$;

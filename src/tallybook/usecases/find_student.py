@@ -1,0 +1,204 @@
+"""Students PostgreSQL does not know yet: asked from HubSpot, many in one call, stored before the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from tallybook.domain.catalog import Catalog
+from tallybook.domain.contacts import Pair
+from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, StudentNotFound, TallybookError
+from tallybook.hubspot.budget import CallKind
+from tallybook.hubspot.client import BATCH_SIZE, HubSpotClient
+from tallybook.hubspot.fields import RemoteContact, contact_properties, parse_contact
+from tallybook.postgres.pool import Database
+from tallybook.usecases.absorb_contacts import absorb_contacts
+
+_log = structlog.get_logger(__name__)
+
+# Long enough for requests that arrive together to share a call, too short for a person to notice.
+_GATHER_S = 0.005
+# While these are under way, the next misses collect into fuller batches.
+_CALLS_IN_FLIGHT = 2
+# A miss is answered within two seconds, if only with "try again"; the call goes on and stores what it brings.
+_ANSWER_WITHIN_S = 1.9
+_CALL_DEADLINE_S = 10.0
+_UNKNOWN_FOR_S = 15.0
+_MOST_UNKNOWN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A student as HubSpot shows it. `stored` is false when PostgreSQL could not keep it."""
+
+    contact: RemoteContact
+    stored: bool
+
+
+class Students:
+    """The look-up of students that are not stored.
+
+    Concurrent misses are gathered for a few milliseconds and asked in one call for up to a hundred; the same
+    contact is asked once. Pairs HubSpot does not know are remembered briefly, at most ten thousand of them.
+    """
+
+    def __init__(
+        self,
+        client: HubSpotClient,
+        db: Database,
+        catalog: Catalog,
+        *,
+        on_store_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        def gatherer(kind: CallKind, id_property: str | None) -> _Gatherer:
+            return _Gatherer(
+                client, db, catalog, kind=kind, id_property=id_property, on_store_failure=on_store_failure
+            )
+
+        self._by_email = {
+            True: gatherer(CallKind.MISS, "email"),
+            False: gatherer(CallKind.UNSIGNED_MISS, "email"),
+        }
+        self._by_id = {True: gatherer(CallKind.MISS, None), False: gatherer(CallKind.UNSIGNED_MISS, None)}
+        self.catalog = catalog
+        self._unknown: dict[Pair, float] = {}
+
+    async def fetch(self, *, pair: Pair | None, hubspot_id: str | None, signed: bool) -> Found:
+        """The student, by HubSpot id when that is known, else by the pair.
+
+        `signed` callers may use the whole call budget, others a part of it. Raises StudentNotFound, CrmBusy
+        (within two seconds, also when HubSpot is down) and CrmUnavailable (its token or scope is wrong).
+        """
+        if hubspot_id is not None:
+            found = await self._by_id[signed].read(hubspot_id)
+            if found is None:
+                raise StudentNotFound
+            return found
+        if pair is None:
+            raise StudentNotFound
+        now = time.monotonic()
+        if self._unknown.get(pair, 0.0) > now:
+            raise StudentNotFound
+        found = await self._by_email[signed].read(pair.email)
+        if found is None or found.contact.student_id != pair.student_id or found.contact.archived:
+            self._remember_unknown(pair, now)
+            raise StudentNotFound
+        return found
+
+    def _remember_unknown(self, pair: Pair, now: float) -> None:
+        self._unknown.pop(pair, None)
+        if len(self._unknown) >= _MOST_UNKNOWN:
+            # Oldest first: insertion order is age.
+            del self._unknown[next(iter(self._unknown))]
+        self._unknown[pair] = now + _UNKNOWN_FOR_S
+
+
+class _Gatherer:
+    """Collects ids of one kind into batch reads."""
+
+    def __init__(
+        self,
+        client: HubSpotClient,
+        db: Database,
+        catalog: Catalog,
+        *,
+        kind: CallKind,
+        id_property: str | None,
+        on_store_failure: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._db = db
+        self._catalog = catalog
+        self._kind = kind
+        self._id_property = id_property
+        self._on_store_failure = on_store_failure
+        self._asked: dict[str, asyncio.Future[Found | None]] = {}
+        self._waiting: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def read(self, key: str) -> Found | None:
+        """The contact with this key, or None. Raises CrmBusy, CrmUnavailable."""
+        loop = asyncio.get_running_loop()
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = loop.create_future()
+            # Nobody may be left to hear of a failure; it is logged where it happens.
+            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._waiting.append(key)
+            if len(self._waiting) >= BATCH_SIZE:
+                self._send()
+            elif self._timer is None:
+                self._timer = loop.call_later(_GATHER_S, self._send)
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                return await asyncio.shield(asked)
+        except TimeoutError as error:
+            raise CrmBusy from error
+
+    def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting and len(self._calls) < _CALLS_IN_FLIGHT:
+            batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
+            call = asyncio.create_task(self._call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._called)
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._send()
+
+    async def _call(self, batch: Sequence[str]) -> None:
+        try:
+            found = await self._read(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, every waiting request must hear of it
+            _log.warning("miss_failed", contacts=len(batch), error=type(error).__name__)
+            for key in batch:
+                self._asked.pop(key).set_exception(_for_students(error))
+        else:
+            for key in batch:
+                self._asked.pop(key).set_result(found.get(key))
+
+    async def _read(self, batch: Sequence[str]) -> dict[str, Found]:
+        records = await self._client.batch_read(
+            "contacts",
+            batch,
+            id_property=self._id_property,
+            properties=contact_properties(self._catalog),
+            kind=self._kind,
+            deadline_s=_CALL_DEADLINE_S,
+        )
+        contacts = [parse_contact(record, self._catalog) for record in records]
+        students = [contact for contact in contacts if contact.student_id is not None]
+        stored = await self._store(students)
+        return {
+            key: Found(contact, stored=contact.hubspot_id in stored)
+            for contact in students
+            if (key := contact.hubspot_id if self._id_property is None else contact.email) is not None
+        }
+
+    async def _store(self, contacts: Sequence[RemoteContact]) -> frozenset[str]:
+        if not contacts:
+            return frozenset()
+        try:
+            absorbed = await absorb_contacts(self._db, contacts, first_reason="crm_link")
+        except TallybookError as error:
+            self._on_store_failure()
+            _log.exception("miss_not_stored", contacts=len(contacts), error=error.code)
+            return frozenset()
+        return frozenset(absorbed)
+
+
+def _for_students(error: Exception) -> TallybookError:
+    """A student can do the same about any passing trouble of HubSpot: wait a moment."""
+    if isinstance(error, SetupError):
+        return CrmUnavailable(retry_after_s=60)
+    details: dict[str, Any] = {"retry_after_s": error.retry_after_s} if isinstance(error, CrmBusy) else {}
+    return CrmBusy(**details)

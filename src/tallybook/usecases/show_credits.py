@@ -1,0 +1,36 @@
+"""What a person has, and how it came about."""
+
+from __future__ import annotations
+
+from tallybook.domain.callers import Caller
+from tallybook.domain.contacts import Pair
+from tallybook.postgres.answers import Answer
+from tallybook.postgres.pool import Database
+from tallybook.usecases.ask import ask
+from tallybook.usecases.find_student import Students
+
+
+async def show_credits(db: Database, students: Students, *, caller: Caller, pair: Pair | None) -> Answer:
+    """All balances, read from the database."""
+    return await ask(db, students, query="show_credits", caller=caller, pair=pair, params={})
+
+
+async def usage_history(
+    db: Database,
+    students: Students,
+    *,
+    caller: Caller,
+    pair: Pair | None,
+    page: int,
+    per_page: int,
+    action_filter: str | None,
+) -> Answer:
+    """A page of the ledger, newest first; `action_filter` is a reason such as `booking` or `refund`."""
+    return await ask(
+        db,
+        students,
+        query="usage_history",
+        caller=caller,
+        pair=pair,
+        params={"page": page, "per_page": per_page, "reason": action_filter},
+    )
