@@ -1,0 +1,99 @@
+"""How many calls may be made: the seat every call takes before it leaves.
+
+HubSpot counts calls in rolling windows. A call holds its slot from sending until one window after its answer
+or timeout: whatever the network does to the spacing, no window at HubSpot's side can then hold more than the
+limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tallybook.domain.errors import CrmBusy
+
+
+class CallKind(StrEnum):
+    """For what a call is made; each kind may fill another share of the limit."""
+
+    MISS = "miss"
+    IMPORT = "import"
+    PUSH = "push"
+    PULL = "pull"
+    RECONCILE = "reconcile"
+
+
+@dataclass(frozen=True, slots=True)
+class CallMade:
+    """One call that was sent, for counters and logs; `status` is None when no answer came."""
+
+    kind: CallKind
+    operation: str
+    search: bool
+    status: int | None
+    seconds: float
+    daily_remaining: int | None
+
+
+CallObserver = Callable[[CallMade], None]
+
+
+class CallBudget(Protocol):
+    """Gives out slots for calls."""
+
+    def slot(
+        self, kind: CallKind, *, search: bool = False, wait_s: float
+    ) -> AbstractAsyncContextManager[None]:
+        """A slot for one call; raises CrmBusy with `retry_after_s` when none is free within `wait_s`."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimit:
+    """At most `calls` in any rolling `window_s` seconds."""
+
+    calls: int
+    window_s: float
+
+
+class LocalCallBudget:
+    """A budget of this process alone, for misses while PostgreSQL cannot hold the one all processes share.
+
+    Each of `processes` takes its part of the limits, so that together they stay below.
+    """
+
+    def __init__(self, limits: Sequence[CallLimit], *, processes: int = 8) -> None:
+        self._windows = [
+            (asyncio.Semaphore(max(1, limit.calls // processes)), limit.window_s) for limit in limits
+        ]
+
+    @asynccontextmanager
+    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:
+        """A slot for a miss; every other kind and every search waits for the shared budget to come back."""
+        if kind is not CallKind.MISS or search:
+            raise CrmBusy(
+                "Only look-ups of students may call HubSpot while the database is away.", retry_after_s=5
+            )
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(wait_s):
+                    for window, window_s in self._windows:
+                        await window.acquire()
+                        held.callback(asyncio.get_running_loop().call_later, window_s, window.release)
+            except TimeoutError:
+                longest_s = max(window_s for _, window_s in self._windows)
+                raise CrmBusy(retry_after_s=max(1, round(longest_s / 2))) from None
+            yield
+
+
+class UnlimitedBudget:
+    """No limit at all: for one-off calls such as doctor's, made before there is a database to count in."""
+
+    @asynccontextmanager
+    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:  # noqa: ARG002
+        """Always free."""
+        yield
