@@ -1,0 +1,152 @@
+"""Who is calling. Closed by default: each route names its access, and an unset secret opens nothing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from starlette.types import Scope
+
+from tallybook.api.addresses import client_address, is_loopback
+from tallybook.api.keys import ApiKeys
+from tallybook.api.tokens import StudentTokens
+from tallybook.domain.callers import Caller, CallerKind
+from tallybook.domain.errors import Forbidden, NotFound, Unauthenticated
+
+UNSIGNED_CALLS_PER_MIN = 600
+"""Per address. A school behind one address has hundreds of students, so this bounds floods, not people."""
+
+STUDENTS_SCOPE = "students"
+_STAFF_CHALLENGE = "Sign in as staff to read this."
+_LONGEST_PASSWORD = 1024
+
+VerifyStaff = Callable[[str, str, str], Awaitable[bool]]
+"""(e-mail, password, address) -> whether a local staff account says so; counts failures per address."""
+
+
+class Access(Enum):
+    """Who may call a route."""
+
+    PUBLIC = "public"
+    STUDENT = "student"
+    CRON = "cron"
+    STAFF = "staff"
+    METRICS = "metrics"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """What opens which door. A secret that is not set leaves its door shut."""
+
+    cron_secret: str | None
+    metrics_token: str | None
+    pair_mode: bool
+    public_docs: bool
+    trusted_proxies: int
+
+
+class Doorkeeper:
+    """Finds the caller of a request, or refuses it."""
+
+    def __init__(
+        self, doors: Doors, *, tokens: StudentTokens, keys: ApiKeys, verify_staff: VerifyStaff | None
+    ) -> None:
+        self._doors = doors
+        self._tokens = tokens
+        self._keys = keys
+        self._verify_staff = verify_staff
+        self._trusted_proxies = doors.trusted_proxies
+
+    def address(self, scope: Scope) -> str:
+        """The address that limits count against."""
+        return client_address(scope, trusted_proxies=self._trusted_proxies)
+
+    async def admit(self, access: Access, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller. Raises Unauthenticated, Forbidden, NotFound."""
+        if access is Access.STUDENT:
+            return await self._student(scope, headers)
+        if access is Access.PUBLIC:
+            return await self._public(scope, headers)
+        if access is Access.CRON:
+            _check_secret(_bearer(headers), self._doors.cron_secret)
+            return Caller(CallerKind.CRON, "cron")
+        if access is Access.METRICS:
+            if not is_loopback(scope):
+                _check_secret(_bearer(headers), self._doors.metrics_token)
+            return Caller(CallerKind.PUBLIC, "metrics")
+        if access is Access.STAFF:
+            return await self._staff(scope, headers)
+        raise NotFound
+
+    async def _student(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+        token = _bearer(headers)
+        if token is None:
+            if self._doors.pair_mode:
+                return self._unsigned(CallerKind.PAIR, scope)
+            raise Unauthenticated
+        if ApiKeys.is_key(token):
+            caller = await self._keys.verify(token)
+            if not caller.has_scope(STUDENTS_SCOPE):
+                raise Forbidden(
+                    f"This key needs the scope {STUDENTS_SCOPE!r} for that.", scope=STUDENTS_SCOPE
+                )
+            return caller
+        return self._tokens.verify(token)
+
+    async def _public(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+        """Public means public: a credential only lifts the limit of the address, a bad one lifts nothing."""
+        try:
+            token = _bearer(headers)
+            if token is not None:
+                return await self._keys.verify(token) if ApiKeys.is_key(token) else self._tokens.verify(token)
+        except Unauthenticated:
+            pass
+        return self._unsigned(CallerKind.PUBLIC, scope)
+
+    def _unsigned(self, kind: CallerKind, scope: Scope) -> Caller:
+        address = self.address(scope)
+        name = "pair" if kind is CallerKind.PAIR else "address"
+        return Caller(
+            kind, f"{name}:{address}", limit_key=f"address:{address}", limit_per_min=UNSIGNED_CALLS_PER_MIN
+        )
+
+    async def _staff(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+        if self._doors.public_docs:
+            return Caller(CallerKind.PUBLIC, "docs")
+        email, password = _basic(headers)
+        if self._verify_staff is None or not await self._verify_staff(email, password, self.address(scope)):
+            raise Unauthenticated(_STAFF_CHALLENGE)
+        return Caller(CallerKind.STAFF, "staff")
+
+
+def _bearer(headers: Mapping[bytes, bytes]) -> str | None:
+    """The bearer token; None when no Authorization came. Another scheme is a failed sign-in."""
+    given = headers.get(b"authorization")
+    if not given:
+        return None
+    scheme, _, token = given.partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or not token:
+        raise Unauthenticated
+    return token.decode("latin-1")
+
+
+def _basic(headers: Mapping[bytes, bytes]) -> tuple[str, str]:
+    scheme, _, encoded = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"basic" and len(encoded) <= 2 * _LONGEST_PASSWORD:
+        try:
+            email, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise Unauthenticated(_STAFF_CHALLENGE) from None
+        if colon and email and password:
+            return email, password
+    raise Unauthenticated(_STAFF_CHALLENGE)
+
+
+def _check_secret(given: str | None, expected: str | None) -> None:
+    if not expected or given is None or not hmac.compare_digest(given.encode(), expected.encode()):
+        raise Unauthenticated
