@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -22,24 +21,8 @@ async def absorb_contacts(
     rows = await db.fetch_all(
         "absorb_contacts",
         {
-            "contacts": msgspec.json.encode([_as_row(each) for each in contacts]).decode(),
+            "contacts": msgspec.json.encode([each.to_absorb() for each in contacts]).decode(),
             "reason": first_reason,
         },
     )
     return {hubspot_id: contact_id for hubspot_id, contact_id, _ in rows if contact_id is not None}
-
-
-def _as_row(contact: RemoteContact) -> dict[str, Any]:
-    row = {
-        "hubspot_id": contact.hubspot_id,
-        "updated_at": contact.updated_at,
-        "stamp": contact.stamp,
-        "archived": contact.archived,
-        "balances": contact.balances,
-        "unreadable": contact.unreadable,
-    }
-    # A field that the answer did not contain stays out, and is not written.
-    for name in ("email", "student_id", "firstname", "lastname", "ndecc_exam_on"):
-        if name in contact.present:
-            row[name] = getattr(contact, name)
-    return row
