@@ -1,0 +1,241 @@
+"""Associations v4: between two records, in batches, and the kinds there are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hubspot_simulator.calls import Answer, Call, LinkSpec, ObjectRef, batch_answer, within
+from hubspot_simulator.definitions import LinkType
+from hubspot_simulator.errors import invalid, not_found
+from hubspot_simulator.portal import Portal
+from hubspot_simulator.records import Record, RecordStore
+
+READ_MAX = 1_000
+WRITE_MAX = 2_000
+PAGE_MAX = 500
+
+End = tuple[RecordStore, Record]
+
+
+class ReadInput(msgspec.Struct):
+    """A record whose associations are asked for."""
+
+    id: str | int
+    after: str | None = None
+
+
+class ReadBatch(msgspec.Struct):
+    """The body of batch/read."""
+
+    inputs: list[ReadInput]
+
+
+class LinkInput(msgspec.Struct, rename={"from_": "from"}):
+    """Two records and the kinds of association between them."""
+
+    from_: ObjectRef
+    to: ObjectRef
+    types: list[LinkSpec] = []
+
+
+class LinkBatch(msgspec.Struct):
+    """The body of batch/create, batch/associate/default and batch/labels/archive."""
+
+    inputs: list[LinkInput]
+
+
+class UnlinkInput(msgspec.Struct, rename={"from_": "from"}):
+    """A record and those it is to be separated from."""
+
+    from_: ObjectRef
+    to: list[ObjectRef]
+
+
+class UnlinkBatch(msgspec.Struct):
+    """The body of batch/archive."""
+
+    inputs: list[UnlinkInput]
+
+
+def _end(store: RecordStore, raw: str | int) -> End:
+    record = store.live(int(raw)) if str(raw).isdigit() else None
+    if record is None:
+        raise not_found(f"{store.kind.singular} {raw} does not exist")
+    return store, record
+
+
+def _kinds(portal: Portal, a: End, b: End, specs: Sequence[LinkSpec]) -> list[int]:
+    """The kinds named; ApiError 400 when one of them is not between these two types."""
+    pair = (a[0].kind.type_id, b[0].kind.type_id)
+    for one in specs:
+        kind = portal.link_types.get(one.association_type_id)
+        if kind is None or (kind.from_type, kind.to_type) != pair:
+            raise invalid(f"One or more association types are not valid: {one.association_type_id}")
+    return [one.association_type_id for one in specs]
+
+
+def _labels(portal: Portal, a: End, b: End, kinds: Sequence[int]) -> dict[str, Any]:
+    named = [portal.link_types[one].label for one in kinds]
+    return {
+        "fromObjectTypeId": a[0].kind.type_id,
+        "fromObjectId": str(a[1].id),
+        "toObjectTypeId": b[0].kind.type_id,
+        "toObjectId": str(b[1].id),
+        "labels": [one for one in named if one is not None],
+    }
+
+
+def _both_ways(kind: LinkType, a: End, b: End) -> list[dict[str, Any]]:
+    def one_way(type_id: int, from_id: int, to_id: int) -> dict[str, Any]:
+        return {
+            "from": {"id": str(from_id)},
+            "to": {"id": str(to_id)},
+            "associationSpec": {"associationCategory": kind.category, "associationTypeId": type_id},
+        }
+
+    return [one_way(kind.type_id, a[1].id, b[1].id), one_way(kind.inverse_id, b[1].id, a[1].id)]
+
+
+def _targets(
+    portal: Portal, record: Record, to_type: str, after: int, limit: int
+) -> tuple[list[Any], dict[str, Any]]:
+    every = [pair for pair in portal.linked(record, to_type) if pair[0] >= after]
+    shown = [
+        {
+            "toObjectId": str(other),
+            "associationTypes": [portal.link_types[one].answer() for one in kinds],
+        }
+        for other, kinds in every[:limit]
+    ]
+    more = {"paging": {"next": {"after": str(every[limit][0])}}} if len(every) > limit else {}
+    return shown, more
+
+
+# -- one pair: /objects/{from}/{id}/associations/... -----------------------------------------------
+
+
+def links_list(portal: Portal, call: Call) -> Answer:
+    """The records of a type that one record is associated with."""
+    store, record = _end(portal.store(call.parts[1]), call.parts[2])
+    to_type = portal.store(call.parts[4]).kind.type_id
+    limit = call.whole("limit", PAGE_MAX)
+    if not 1 <= limit <= PAGE_MAX:
+        raise invalid(f"limit must be between 1 and {PAGE_MAX}")
+    shown, more = _targets(portal, record, to_type, call.whole("after", 0), limit)
+    del store
+    return Answer(200, {"results": shown, **more})
+
+
+def link_default(portal: Portal, call: Call) -> Answer:
+    """Associate two records without a label; the body is empty."""
+    a = _end(portal.store(call.parts[1]), call.parts[2])
+    b = _end(portal.store(call.parts[5]), call.parts[6])
+    portal.link(a, b, ())
+    return batch_answer(call, _both_ways(portal.default_link(a[0].kind.type_id, b[0].kind.type_id), a, b), [])
+
+
+def link_labelled(portal: Portal, call: Call) -> Answer:
+    """Associate two records with the kinds in the body."""
+    a = _end(portal.store(call.parts[1]), call.parts[2])
+    b = _end(portal.store(call.parts[4]), call.parts[5])
+    kinds = _kinds(portal, a, b, call.json(list[LinkSpec]))
+    portal.link(a, b, kinds)
+    return Answer(201, _labels(portal, a, b, kinds))
+
+
+def link_archive(portal: Portal, call: Call) -> Answer:
+    """Separate two records."""
+    a = _end(portal.store(call.parts[1]), call.parts[2])
+    b = _end(portal.store(call.parts[4]), call.parts[5])
+    portal.unlink(a, b)
+    return Answer(204)
+
+
+# -- batches: /associations/{from}/{to}/batch/... --------------------------------------------------
+
+
+def batch_links_read(portal: Portal, call: Call) -> Answer:
+    """The associations of many records; one without any is an error of a 207, as seen at HubSpot."""
+    store, to_store = portal.store(call.parts[1]), portal.store(call.parts[2])
+    inputs = call.json(ReadBatch).inputs
+    within(len(inputs), READ_MAX)
+    results: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for one in inputs:
+        record = store.live(int(one.id)) if str(one.id).isdigit() else None
+        after = int(one.after) if one.after and one.after.isdigit() else 0
+        shown, more = _targets(portal, record, to_store.kind.type_id, after, PAGE_MAX) if record else ([], {})
+        if shown:
+            results.append({"from": {"id": str(one.id)}, "to": shown, **more})
+        else:
+            errors.append(_no_links(store, to_store, str(one.id)))
+    return batch_answer(call, results, errors)
+
+
+def _no_links(store: RecordStore, to_store: RecordStore, text: str) -> dict[str, Any]:
+    return {
+        "status": "error",
+        "category": "OBJECT_NOT_FOUND",
+        "subCategory": "crm.associations.NO_ASSOCIATIONS_FOUND",
+        "message": f"No {to_store.kind.singular.lower()} is associated with "
+        f"{store.kind.singular.lower()} {text}.",
+        "context": {
+            "fromObjectId": [text],
+            "fromObjectType": [store.kind.name],
+            "toObjectType": [to_store.kind.name],
+        },
+        "errors": [],
+        "links": {},
+    }
+
+
+def _ends(portal: Portal, call: Call, inputs: Sequence[LinkInput]) -> list[tuple[End, End, LinkInput]]:
+    store, to_store = portal.store(call.parts[1]), portal.store(call.parts[2])
+    within(len(inputs), WRITE_MAX)
+    return [(_end(store, one.from_.id), _end(to_store, one.to.id), one) for one in inputs]
+
+
+def batch_links_create(portal: Portal, call: Call) -> Answer:
+    """Associate many pairs; a record that does not exist refuses the whole batch."""
+    pairs = _ends(portal, call, call.json(LinkBatch).inputs)
+    kinds = [_kinds(portal, a, b, one.types) for a, b, one in pairs]
+    for (a, b, _), types in zip(pairs, kinds, strict=True):
+        portal.link(a, b, types)
+    labels = [_labels(portal, a, b, types) for (a, b, _), types in zip(pairs, kinds, strict=True)]
+    return batch_answer(call, labels, [], status=201)
+
+
+def batch_links_default(portal: Portal, call: Call) -> Answer:
+    """Associate many pairs without a label."""
+    results: list[dict[str, Any]] = []
+    for a, b, _ in _ends(portal, call, call.json(LinkBatch).inputs):
+        portal.link(a, b, ())
+        results.extend(_both_ways(portal.default_link(a[0].kind.type_id, b[0].kind.type_id), a, b))
+    return batch_answer(call, results, [])
+
+
+def batch_links_archive(portal: Portal, call: Call) -> Answer:
+    """Separate many records; pairs that are not associated are passed over."""
+    store, to_store = portal.store(call.parts[1]), portal.store(call.parts[2])
+    inputs = call.json(UnlinkBatch).inputs
+    within(len(inputs), WRITE_MAX)
+    for one in inputs:
+        for other in one.to:
+            portal.unlink(_end(store, one.from_.id), _end(to_store, other.id))
+    return Answer(204)
+
+
+def batch_labels_archive(portal: Portal, call: Call) -> Answer:
+    """Take some kinds of association away and leave the others."""
+    for a, b, one in _ends(portal, call, call.json(LinkBatch).inputs):
+        portal.unlink(a, b, _kinds(portal, a, b, one.types))
+    return Answer(204)
+
+
+def labels_list(portal: Portal, call: Call) -> Answer:
+    """The kinds of association from one type to another."""
+    pair = (portal.store(call.parts[1]).kind.type_id, portal.store(call.parts[2]).kind.type_id)
+    portal.default_link(*pair)
+    kinds = [one.answer() for one in portal.link_types.values() if (one.from_type, one.to_type) == pair]
+    return Answer(200, {"results": kinds})

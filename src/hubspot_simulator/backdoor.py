@@ -1,0 +1,236 @@
+"""The back door: what tests and demos do to the portal that HubSpot's API has no word for."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from hubspot_simulator.calls import Answer
+from hubspot_simulator.errors import ApiError, invalid, not_found
+from hubspot_simulator.faults import Fault
+from hubspot_simulator.populate import populate_contacts, populate_mock_exams
+from hubspot_simulator.portal import Portal
+from hubspot_simulator.records import Record, RecordStore, Source
+from hubspot_simulator.settings import PRESETS
+from hubspot_simulator.values import Raw, as_text, iso
+from hubspot_simulator.webhooks import Subscription
+
+if TYPE_CHECKING:
+    from hubspot_simulator.app import Simulator
+
+Model = TypeVar("Model")
+
+
+class Fill(msgspec.Struct, forbid_unknown_fields=True):
+    """How much to fill in; `same_time` gives all contacts one time of modification."""
+
+    contacts: int = 0
+    mock_exams: int = 0
+    seed: int = 1
+    same_time: bool = False
+
+
+class Edit(msgspec.Struct, forbid_unknown_fields=True):
+    """A person's edit. Without an id it makes a record; `archived` archives or restores one."""
+
+    object_type: str
+    id: str | int | None = None
+    properties: dict[str, Raw] = {}
+    user: str | int = "12345"
+    expect: dict[str, Raw] | None = None
+    archived: bool | None = None
+
+
+class Changes(msgspec.Struct, forbid_unknown_fields=True):
+    """Settings that may change while the portal runs; `advance_s` moves its clock on."""
+
+    limits: str | msgspec.UnsetType = msgspec.UNSET
+    limit_calls: int | msgspec.UnsetType | None = msgspec.UNSET
+    limit_window_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    limit_daily: int | msgspec.UnsetType | None = msgspec.UNSET
+    limit_search_per_s: int | msgspec.UnsetType | None = msgspec.UNSET
+    latency_ms: float | msgspec.UnsetType = msgspec.UNSET
+    search_lag_s: float | msgspec.UnsetType = msgspec.UNSET
+    history_lag_ms: float | msgspec.UnsetType = msgspec.UNSET
+    history_limit: int | msgspec.UnsetType = msgspec.UNSET
+    same_value_entry: bool | msgspec.UnsetType = msgspec.UNSET
+    cleared_reads_null: bool | msgspec.UnsetType = msgspec.UNSET
+    portal_id: int | msgspec.UnsetType = msgspec.UNSET
+    token: str | msgspec.UnsetType | None = msgspec.UNSET
+    advance_s: float | msgspec.UnsetType = msgspec.UNSET
+
+
+def _json(body: bytes, model: type[Model]) -> Model:
+    try:
+        return msgspec.json.decode(body or b"{}", type=model)
+    except msgspec.MsgspecError as error:
+        raise invalid(f"Back door: {error}") from None
+
+
+def answer(simulator: "Simulator", method: str, path: tuple[str, ...], body: bytes) -> Answer:
+    """Answer one call at the back door; ApiError 404 for an address it has not got."""
+    match (method, *path):
+        case ("GET", "records", kind, text):
+            return _record(simulator.portal, kind, text)
+        case ("GET", "settings"):
+            return _settings(simulator.portal)
+        case ("GET", "faults"):
+            return Answer(200, {"waiting": simulator.faults.waiting()})
+        case ("DELETE", "faults"):
+            simulator.faults.clear()
+            return Answer(200, {"waiting": []})
+        case (_, name) if (method, name) in _ADDRESSES:
+            return _ADDRESSES[method, name](simulator, body)
+        case _:
+            raise not_found("The back door has no such address.")
+
+
+def _stats(simulator: "Simulator", body: bytes) -> Answer:  # noqa: ARG001 - one shape for all addresses.
+    portal = simulator.portal
+    return Answer(200, portal.stats.answer(peaks=portal.limiter.peaks()))
+
+
+def _reset(simulator: "Simulator", body: bytes) -> Answer:  # noqa: ARG001 - one shape for all addresses.
+    simulator.portal.reset()
+    simulator.faults.clear()
+    simulator.webhooks.subscribe(None)
+    return Answer(200, {"reset": True})
+
+
+def _populate(simulator: "Simulator", body: bytes) -> Answer:
+    wanted, portal = _json(body, Fill), simulator.portal
+    if wanted.contacts and portal.store("contacts").ids:
+        raise ApiError(409, "There are contacts already; reset first.", category="CONFLICT")
+    if wanted.mock_exams and portal.store("mock_exams").ids:
+        raise ApiError(409, "There are mock exams already; reset first.", category="CONFLICT")
+    portal.version += 1
+    contacts = populate_contacts(portal, wanted.contacts, seed=wanted.seed, same_time=wanted.same_time)
+    exams = populate_mock_exams(portal, wanted.mock_exams, seed=wanted.seed)
+    return Answer(200, {"contacts": contacts, "mock_exams": exams})
+
+
+def _edit(simulator: "Simulator", body: bytes) -> Answer:
+    wanted, portal = _json(body, Edit), simulator.portal
+    store = portal.store(wanted.object_type)
+    user = str(wanted.user)
+    source, at_ms = Source("CRM_UI", f"userId:{user}", user), portal.now_ms()
+    if wanted.id is None:
+        values = portal.checked(store, None, wanted.properties, typed=False)
+        record = portal.create(store, values, at_ms=at_ms, source=source)
+        return Answer(201, _shown(portal, store, record))
+    record = _found(store, str(wanted.id))
+    for name, raw in (wanted.expect or {}).items():
+        now = portal.value(store, record, name) or ""
+        if now != as_text(raw):
+            raise ApiError(409, f"{name} is {now!r}, expected {as_text(raw)!r}", category="CONFLICT")
+    if wanted.archived is False and record.archived_ms is not None:
+        portal.restore(store, record, at_ms=at_ms)
+    # No type checks here: a test may need a value that only an import or an older definition could leave
+    # behind.
+    values = portal.checked(store, record, wanted.properties, typed=False)
+    portal.update(store, record, values, at_ms=at_ms, source=source)
+    if wanted.archived and record.archived_ms is None:
+        portal.archive(store, record, at_ms=at_ms)
+    return Answer(200, _shown(portal, store, record))
+
+
+def _fault(simulator: "Simulator", body: bytes) -> Answer:
+    fault = _json(body, Fault)
+    try:
+        simulator.faults.add(fault)
+    except re.error as error:
+        raise invalid(f"path is no regular expression: {error}") from None
+    return Answer(200, {"waiting": simulator.faults.waiting()})
+
+
+def _change(simulator: "Simulator", body: bytes) -> Answer:
+    wanted, portal = _json(body, Changes), simulator.portal
+    if wanted.limits is not msgspec.UNSET and wanted.limits not in PRESETS:
+        raise invalid(f"limits is one of {', '.join(PRESETS)}")
+    changes = {
+        name: value
+        for name in wanted.__struct_fields__
+        if name != "advance_s" and (value := getattr(wanted, name)) is not msgspec.UNSET
+    }
+    if wanted.advance_s is not msgspec.UNSET:
+        if wanted.advance_s < 0:
+            raise invalid("The clock only moves on")
+        changes["clock_offset_s"] = portal.settings.clock_offset_s + wanted.advance_s
+    portal.configure(**changes)
+    return _settings(portal)
+
+
+def _settings(portal: Portal) -> Answer:
+    shown = msgspec.to_builtins(portal.settings, enc_hook=str)
+    shown["now"] = iso(portal.now_ms())
+    return Answer(200, shown)
+
+
+def _webhooks(simulator: "Simulator", body: bytes) -> Answer:
+    wanted = _json(body, Subscription | None) if body.strip() not in {b"", b"{}"} else None  # type: ignore[arg-type]
+    simulator.webhooks.subscribe(wanted)
+    return Answer(200, {"url": None if wanted is None else wanted.url})
+
+
+def _found(store: RecordStore, text: str) -> Record:
+    record = store.get(int(text)) if text.isdigit() else None
+    if record is None:
+        raise not_found(f"{store.kind.singular} {text} does not exist")
+    return record
+
+
+def _record(portal: Portal, kind: str, text: str) -> Answer:
+    store = portal.store(kind)
+    return Answer(200, _shown(portal, store, _found(store, text)))
+
+
+def _shown(portal: Portal, store: RecordStore, record: Record) -> dict[str, Any]:
+    """A record with everything the portal knows of it; histories newest first."""
+    properties = {
+        name: value
+        for name in store.kind.properties
+        if (value := portal.value(store, record, name)) is not None
+    }
+    history: dict[str, Any] = {}
+    for name in store.columns:
+        entries = store.entries(record, name)
+        if entries:
+            history[name] = [
+                {
+                    "value": one.value,
+                    "timestamp": iso(one.at_ms),
+                    "sourceType": one.source.kind,
+                    "sourceId": one.source.source_id,
+                    "user": one.source.user,
+                }
+                for one in reversed(entries)
+            ]
+    associations = {
+        portal.stores[to_type].kind.name: [
+            {"id": str(other), "types": [portal.link_types[kind].answer() for kind in kinds]}
+            for other, kinds in found
+        ]
+        for to_type in record.links or {}
+        if (found := portal.linked(record, to_type))
+    }
+    return {
+        "id": str(record.id),
+        "properties": properties,
+        "history": history,
+        "associations": associations,
+        "createdAt": iso(record.created_ms),
+        "updatedAt": iso(record.modified_ms),
+        "archived": record.archived_ms is not None,
+    }
+
+
+_ADDRESSES: dict[tuple[str, str], Callable[["Simulator", bytes], Answer]] = {
+    ("GET", "stats"): _stats,
+    ("POST", "reset"): _reset,
+    ("POST", "populate"): _populate,
+    ("POST", "edits"): _edit,
+    ("POST", "faults"): _fault,
+    ("POST", "settings"): _change,
+    ("POST", "webhooks"): _webhooks,
+}

@@ -1,0 +1,67 @@
+"""What one simulated portal is told at start; the back door may change most of it while it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many calls one app may make in any rolling window, and the account in a day and a second."""
+
+    calls: int
+    window_s: float
+    policy: str
+    daily: int
+    searches_per_s: int = 5
+
+
+# The first three are HubSpot's usage guidelines; `strict` is the limit the old booking system suffered from.
+PRESETS = {
+    "starter": Limits(calls=100, window_s=10.0, policy="TEN_SECONDLY_ROLLING", daily=250_000),
+    "professional": Limits(calls=190, window_s=10.0, policy="TEN_SECONDLY_ROLLING", daily=625_000),
+    "enterprise": Limits(calls=190, window_s=10.0, policy="TEN_SECONDLY_ROLLING", daily=1_000_000),
+    "strict": Limits(calls=10, window_s=1.0, policy="SECONDLY", daily=250_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One portal: its limits, its speed, its quirks and what it holds at start.
+
+    `limit_calls`, `limit_window_s`, `limit_daily` and `limit_search_per_s` override the preset named by
+    `limits`. `cleared_reads_null` picks how a cleared value reads (null, else an empty string): HubSpot
+    documents neither.
+    """
+
+    limits: str = "professional"
+    limit_calls: int | None = None
+    limit_window_s: float | None = None
+    limit_daily: int | None = None
+    limit_search_per_s: int | None = None
+    latency_ms: float = 0.0
+    search_lag_s: float = 0.0
+    history_lag_ms: float = 0.0
+    history_limit: int = 20
+    same_value_entry: bool = False
+    cleared_reads_null: bool = True
+    clock_offset_s: float = 0.0
+    portal_id: int = 8_123_456
+    time_zone: str = "America/Toronto"
+    token: str | None = None
+    state: Path | None = None
+    contacts: int = 0
+    mock_exams: int = 0
+    seed: int = 1
+
+    def resolved_limits(self) -> Limits:
+        """The preset with the overrides applied; KeyError when the preset is unknown."""
+        preset = PRESETS[self.limits]
+        return Limits(
+            calls=preset.calls if self.limit_calls is None else self.limit_calls,
+            window_s=preset.window_s if self.limit_window_s is None else self.limit_window_s,
+            policy=preset.policy,
+            daily=preset.daily if self.limit_daily is None else self.limit_daily,
+            searches_per_s=preset.searches_per_s
+            if self.limit_search_per_s is None
+            else self.limit_search_per_s,
+        )

@@ -1,0 +1,121 @@
+"""Property values: text on the wire, checked against the property's type; instants as milliseconds."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+
+DAY_MS = 86_400_000
+STRING_MAX = 65_536
+_EPOCH = date(1970, 1, 1)
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,]+\.[^@\s.;,]+")
+
+Raw = str | int | float | bool | None
+
+
+@lru_cache(maxsize=2048)
+def _day_text(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).isoformat()
+
+
+def iso(at_ms: int) -> str:
+    """HubSpot's way to write an instant: `2026-11-21T14:05:00.123Z`."""
+    day, rest = divmod(at_ms, DAY_MS)
+    seconds, ms = divmod(rest, 1000)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{_day_text(day)}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"
+
+
+def instant_ms(text: str) -> int | None:
+    """Milliseconds for epoch milliseconds, a date (midnight UTC) or an ISO instant; None for other text."""
+    if text.lstrip("-").isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def number(text: str) -> float | None:
+    """The number a text stands for, None when it is none: digits with at most one decimal point."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def as_text(raw: Raw) -> str:
+    """JSON numbers and booleans become text as HubSpot stores them; null means cleared."""
+    if raw is None:
+        return ""
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    return str(raw)
+
+
+class BadValueError(Exception):
+    """A value its property cannot hold: HubSpot's code and sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def _checked_date(text: str) -> str:
+    if _DATE.fullmatch(text):
+        try:
+            return date.fromisoformat(text).isoformat()
+        except ValueError:
+            raise BadValueError("INVALID_DATE", f"{text} was not a valid date.") from None
+    if text.lstrip("-").isdigit():
+        if int(text) % DAY_MS:
+            raise BadValueError("INVALID_DATE", f"{text} is at {iso(int(text))}, not midnight!")
+        return _day_text(int(text) // DAY_MS)
+    raise BadValueError("INVALID_DATE", f"{text} was not a valid date.")
+
+
+def _checked_option(text: str, options: tuple[str, ...], *, several: bool, old: str | None) -> str:
+    chosen = [part for part in text.split(";") if part] if several else [text]
+    for one in chosen:
+        if one not in options:
+            known = ", ".join(options)
+            raise BadValueError("INVALID_OPTION", f"{one} was not one of the allowed options: [{known}]")
+    if several and text.startswith(";"):
+        chosen = [*(old.split(";") if old else []), *chosen]
+    return ";".join(dict.fromkeys(chosen)) if several else text
+
+
+def checked(text: str, *, kind: str, field: str, options: tuple[str, ...], old: str | None) -> str:
+    """The value as it is stored for a property of this type; BadValueError when it cannot be."""
+    if kind == "number":
+        if number(text) is None:
+            raise BadValueError("INVALID_DOUBLE", f"{text} was not a valid number.")
+    elif kind == "date":
+        return _checked_date(text)
+    elif kind == "datetime":
+        at_ms = instant_ms(text)
+        if at_ms is None:
+            raise BadValueError("INVALID_LONG", f"{text} was not a valid long.")
+        return iso(at_ms)
+    elif kind == "bool":
+        if text.lower() not in {"true", "false"}:
+            raise BadValueError(
+                "INVALID_BOOLEAN", f"{text} was not one of the allowed options: [true, false]"
+            )
+        return text.lower()
+    elif kind == "enumeration":
+        return _checked_option(text, options, several=field == "checkbox", old=old)
+    elif len(text) > STRING_MAX:
+        raise BadValueError("INVALID_STRING", f"The value is longer than {STRING_MAX} characters.")
+    return text
+
+
+def checked_email(text: str) -> str:
+    """The e-mail as HubSpot stores it: lower case; BadValueError when it is none."""
+    email = text.strip().lower()
+    if not _EMAIL.fullmatch(email):
+        raise BadValueError("INVALID_EMAIL", f"Email address {text} is invalid")
+    return email
