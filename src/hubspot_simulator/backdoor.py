@@ -125,13 +125,13 @@ def _edit(simulator: "Simulator", body: bytes) -> Answer:
         if now != as_text(raw):
             raise ApiError(409, f"{name} is {now!r}, expected {as_text(raw)!r}", category="CONFLICT")
     if wanted.archived is False and record.archived_ms is not None:
-        portal.restore(store, record, at_ms=at_ms)
+        portal.restore(store, record, at_ms=at_ms, source=source)
     # No type checks here: a test may need a value that only an import or an older definition could leave
     # behind.
     values = portal.checked(store, record, wanted.properties, typed=False)
     portal.update(store, record, values, at_ms=at_ms, source=source)
     if wanted.archived and record.archived_ms is None:
-        portal.archive(store, record, at_ms=at_ms)
+        portal.archive(store, record, at_ms=at_ms, source=source)
     return Answer(200, _shown(portal, store, record))
 
 
@@ -168,7 +168,7 @@ def _settings(portal: Portal) -> Answer:
 
 
 def _webhooks(simulator: "Simulator", body: bytes) -> Answer:
-    wanted = _json(body, Subscription | None) if body.strip() not in {b"", b"{}"} else None  # type: ignore[arg-type]
+    wanted = _json(body, Subscription) if body.strip() not in {b"", b"{}", b"null"} else None
     simulator.webhooks.subscribe(wanted)
     return Answer(200, {"url": None if wanted is None else wanted.url})
 

@@ -233,5 +233,5 @@ def batch_archive(portal: Portal, call: Call) -> Answer:
     for one in inputs:
         record = find(store, str(one.id), None)
         if record is not None:
-            portal.archive(store, record, at_ms=call.at_ms)
+            portal.archive(store, record, at_ms=call.at_ms, source=call.source)
     return Answer(204)

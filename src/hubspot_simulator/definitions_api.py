@@ -171,6 +171,7 @@ def _add(portal: Portal, store: RecordStore, wanted: PropertyInput) -> Property:
     prop = defined(portal, wanted, f"{store.kind.name}_information")
     store.kind.properties[prop.name] = prop
     store.add_column(prop.name)
+    portal.version += 1
     return prop
 
 
@@ -294,6 +295,7 @@ def schema_create(portal: Portal, call: Call) -> Answer:
     kind.required = tuple(wanted.required_properties)
     kind.searchable = tuple(wanted.searchable_properties)
     store = portal.add_type(kind)
+    portal.version += 1
     for type_id in linked:
         portal.default_link(kind.type_id, type_id)
     return Answer(201, _schema(portal, store))

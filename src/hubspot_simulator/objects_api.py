@@ -146,5 +146,5 @@ def archive_one(portal: Portal, call: Call) -> Answer:
     store = portal.store(call.parts[1])
     record = find(store, call.parts[2], None)
     if record is not None:
-        portal.archive(store, record, at_ms=call.at_ms)
+        portal.archive(store, record, at_ms=call.at_ms, source=call.source)
     return Answer(204)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hubspot_simulator.definitions import CONTACTS, MOCK_EXAMS
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.portal_defaults import BALANCES, MOCK_SETS, MOCK_TYPES, PLACES
-from hubspot_simulator.records import Record, RecordStore, Source
+from hubspot_simulator.records import Record, RecordStore, Source, uncollected
 
 IMPORT = Source("IMPORT", "import:1")
 # Fixed times: the same portal filled again looks the same to whoever mirrored it before. 2026-01-01T05:00Z.
@@ -165,10 +165,11 @@ def _contact_rows(store: RecordStore, count: int, seed: int) -> Iterator[tuple[s
 def populate_contacts(portal: Portal, count: int, *, seed: int, same_time: bool = False) -> int:
     """Add contacts 0..count-1; contact i depends on the seed and on i alone."""
     store = portal.stores[CONTACTS]
-    for i, row in enumerate(_contact_rows(store, count, seed)):
-        step = 0 if same_time else i * CONTACT_STEP_MS
-        store.append(Record(store.new_id(), row, FIRST_CONTACT_MS + min(step, CONTACT_SPAN_MS), IMPORT))
-    store.index.rebuild()
+    with uncollected():
+        for i, row in enumerate(_contact_rows(store, count, seed)):
+            step = 0 if same_time else i * CONTACT_STEP_MS
+            store.append(Record(store.new_id(), row, FIRST_CONTACT_MS + min(step, CONTACT_SPAN_MS), IMPORT))
+        store.index.rebuild()
     return count
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from hubspot_simulator.definitions import LinkType, ObjectType, Property, system_properties
@@ -20,6 +20,17 @@ from hubspot_simulator.values import BadValueError, Raw, as_text, checked, check
 FIRST_ID = 96_384_010_517
 CUSTOM_TYPE_FROM = 50_300_001
 LINK_TYPE_FROM = 1401
+
+
+class Event(NamedTuple):
+    """Something a webhook would tell: `creation`, `propertyChange`, `deletion` or `restore` of a record."""
+
+    kind: ObjectType
+    record_id: int
+    name: str
+    at_ms: int
+    source: Source
+    fields: dict[str, str]
 
 
 def steady_clock() -> Callable[[], float]:
@@ -45,6 +56,7 @@ class Portal:
         self.link_types = {one.type_id: one for one in link_types()}
         self.limiter = Limiter(self.settings.time_zone)
         self.stats = Stats()
+        self.listener: Callable[[Event], None] | None = None
         for kind in object_types():
             self.add_type(kind)
         self.configure()
@@ -168,7 +180,9 @@ class Portal:
         self.refuse_create(store, values)
         self.version += 1
         store.index.advance(self.now_s())
-        return store.add(values, at_ms=at_ms, source=source)
+        record = store.add(values, at_ms=at_ms, source=source)
+        self._tell(store, record, "creation", at_ms=at_ms, source=source)
+        return record
 
     def refuse_create(self, store: RecordStore, values: Mapping[str, str]) -> None:
         """Raise what creating a record from these values would raise, and write nothing."""
@@ -194,7 +208,7 @@ class Portal:
         self.refuse_update(store, record, values)
         self.version += 1
         store.index.advance(self.now_s())
-        return store.write(
+        names = store.write(
             record,
             values,
             at_ms=at_ms,
@@ -202,6 +216,10 @@ class Portal:
             keep=self.settings.history_limit,
             same_value_entry=self.settings.same_value_entry,
         )
+        for name in names:
+            fields = {"propertyName": name, "propertyValue": values[name]}
+            self._tell(store, record, "propertyChange", at_ms=at_ms, source=source, **fields)
+        return names
 
     def refuse_update(self, store: RecordStore, record: Record, values: Mapping[str, str]) -> None:
         """Raise what writing these values would raise, and write nothing."""
@@ -210,18 +228,28 @@ class Portal:
         except TakenError as error:
             raise self._taken(store, error, record.id) from None
 
-    def archive(self, store: RecordStore, record: Record, *, at_ms: int) -> None:
+    def archive(self, store: RecordStore, record: Record, *, at_ms: int, source: Source) -> None:
         """Archive a live record."""
+        self.version += 1
         store.index.advance(self.now_s())
         store.archive(record, at_ms=at_ms)
+        self._tell(store, record, "deletion", at_ms=at_ms, source=source)
 
-    def restore(self, store: RecordStore, record: Record, *, at_ms: int) -> None:
+    def restore(self, store: RecordStore, record: Record, *, at_ms: int, source: Source) -> None:
         """Bring an archived record back."""
+        self.version += 1
         store.index.advance(self.now_s())
         try:
             store.restore(record, at_ms=at_ms)
         except TakenError as error:
             raise self._taken(store, error, record.id) from None
+        self._tell(store, record, "restore", at_ms=at_ms, source=source)
+
+    def _tell(
+        self, store: RecordStore, record: Record, event: str, *, at_ms: int, source: Source, **fields: str
+    ) -> None:
+        if self.listener is not None:
+            self.listener(Event(store.kind, record.id, event, at_ms, source, fields))
 
     def _taken(self, store: RecordStore, error: TakenError, on_id: int) -> ApiError:
         text = store.kind.error_text
@@ -283,6 +311,7 @@ class Portal:
         """Associate two records both ways; the unlabelled kind is always among the kinds."""
         default = self.default_link(a[0].kind.type_id, b[0].kind.type_id)
         wanted = {default.type_id, *kinds}
+        self.version += 1
         _add_link(a[1], b[0].kind.type_id, b[1].id, wanted)
         _add_link(b[1], a[0].kind.type_id, a[1].id, {self.link_types[one].inverse_id for one in wanted})
 
@@ -291,6 +320,7 @@ class Portal:
     ) -> None:
         """Remove the named kinds of association, or all of them, both ways."""
         gone = None if kinds is None else set(kinds)
+        self.version += 1
         back = (
             None
             if gone is None

@@ -5,6 +5,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from hubspot_simulator.values import folded
+
 if TYPE_CHECKING:
     from hubspot_simulator.records import Record, RecordStore
 
@@ -93,6 +95,9 @@ class SearchIndex:
 
     def equal_to(self, name: str, values: Iterable[str]) -> Sequence[int] | None:
         """Ids whose text is one of `values`, cases ignored; None while a scan is cheaper."""
+        unique = self.store.unique.get(name)
+        if unique is not None:
+            return [owner for value in values if (owner := unique.get(folded(value))) is not None]
         if name not in self._by_value:
             if len(self.store.ids) < INDEX_FROM or name not in self.store.columns:
                 return None
@@ -102,7 +107,7 @@ class SearchIndex:
             self._by_value[name] = built
         found: list[int] = []
         for value in values:
-            hit = self._by_value[name].get(value.lower())
+            hit = self._by_value[name].get(folded(value))
             if isinstance(hit, int):
                 found.append(hit)
             elif hit is not None:
@@ -128,7 +133,7 @@ class SearchIndex:
     def _put(values: dict[str, int | set[int]], record_id: int, text: str | None) -> None:
         if text is None:
             return
-        key = text.lower()
+        key = folded(text)
         there = values.get(key)
         if there is None:
             values[key] = record_id
@@ -141,11 +146,12 @@ class SearchIndex:
     def _drop(values: dict[str, int | set[int]], record_id: int, text: str | None) -> None:
         if text is None:
             return
-        there = values.get(text.lower())
+        key = folded(text)
+        there = values.get(key)
         if isinstance(there, set):
             there.discard(record_id)
         elif there == record_id:
-            del values[text.lower()]
+            del values[key]
 
 
 def _modified(record: "Record") -> int:

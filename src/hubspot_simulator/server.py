@@ -1,7 +1,6 @@
 """Runs one portal on uvicorn."""
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable
 
@@ -51,9 +50,6 @@ async def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; `ready` is called with the address once calls are answered."""
     listener = listen(host, port)
-    # What is there at start stays: leaving it out of the collector's rounds keeps a large portal's pauses
-    # short.
-    gc.freeze()
     bound = listener.getsockname()[1]
     config = uvicorn.Config(
         create_app(settings),

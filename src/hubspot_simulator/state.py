@@ -9,7 +9,7 @@ import msgspec
 
 from hubspot_simulator.definitions import LinkType, ObjectType
 from hubspot_simulator.portal import Portal
-from hubspot_simulator.records import Entry, Record, RecordStore, Source
+from hubspot_simulator.records import Entry, Record, RecordStore, Source, uncollected
 
 FORMAT = 1
 CHUNK = 5_000
@@ -87,7 +87,7 @@ def save(portal: Portal, path: Path) -> None:
 def load(portal: Portal, path: Path) -> None:
     """Put the portal into the state a file holds; StateError when it is none of ours or cut short."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, uncollected():
             blocks = iter(lambda: _block(file), None)
             head = msgspec.msgpack.decode(_next(blocks), type=_Head)
             if head.format != FORMAT:

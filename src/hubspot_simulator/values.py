@@ -46,6 +46,13 @@ def number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
+def folded(text: str) -> str:
+    """The text without surrounding space and in lower case; the same object where it is that already."""
+    low = text.strip().lower()
+    # A million index keys that are copies of a million values would cost as much as the values.
+    return text if low == text else low
+
+
 def as_text(raw: Raw) -> str:
     """JSON numbers and booleans become text as HubSpot stores them; null means cleared."""
     if raw is None:
