@@ -21,6 +21,8 @@ class CallKind(StrEnum):
     """For what a call is made; each kind may fill another share of the limit."""
 
     MISS = "miss"
+    UNSIGNED_MISS = "unsigned_miss"
+    """A miss of somebody who showed no token or key: a stranger must not use up everybody's calls."""
     IMPORT = "import"
     PUSH = "push"
     PULL = "pull"
@@ -63,29 +65,42 @@ class CallLimit:
 class LocalCallBudget:
     """A budget of this process alone, for misses while PostgreSQL cannot hold the one all processes share.
 
-    Each of `processes` takes its part of the limits, so that together they stay below.
+    Each of `processes` takes its part of the limits, so that together they stay below; misses of unsigned
+    callers take at most `unsigned_share` of that part.
     """
 
-    def __init__(self, limits: Sequence[CallLimit], *, processes: int = 8) -> None:
-        self._windows = [
-            (asyncio.Semaphore(max(1, limit.calls // processes)), limit.window_s) for limit in limits
-        ]
+    def __init__(
+        self, limits: Sequence[CallLimit], *, processes: int = 8, unsigned_share: float = 0.3
+    ) -> None:
+        def windows(share: float) -> list[tuple[asyncio.Semaphore, float]]:
+            return [
+                (asyncio.Semaphore(max(1, int(limit.calls * share / processes))), limit.window_s)
+                for limit in limits
+            ]
+
+        all_misses = windows(1.0)
+        # The narrow windows first: waiting there must not hold a slot that signed-in students could use.
+        self._windows = {
+            CallKind.MISS: all_misses,
+            CallKind.UNSIGNED_MISS: [*windows(unsigned_share), *all_misses],
+        }
 
     @asynccontextmanager
     async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:
         """A slot for a miss; every other kind and every search waits for the shared budget to come back."""
-        if kind is not CallKind.MISS or search:
+        windows = self._windows.get(kind)
+        if windows is None or search:
             raise CrmBusy(
                 "Only look-ups of students may call HubSpot while the database is away.", retry_after_s=5
             )
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(wait_s):
-                    for window, window_s in self._windows:
+                    for window, window_s in windows:
                         await window.acquire()
                         held.callback(asyncio.get_running_loop().call_later, window_s, window.release)
             except TimeoutError:
-                longest_s = max(window_s for _, window_s in self._windows)
+                longest_s = max(window_s for _, window_s in windows)
                 raise CrmBusy(retry_after_s=max(1, round(longest_s / 2))) from None
             yield
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tallybook.domain.errors import SetupError, Unavailable
+from tallybook.domain.errors import CrmUnavailable, SetupError, Unavailable
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import PAGE_SIZE, HubSpotClient
 from tallybook.hubspot.records import Record, RecordPage
 
 _SEARCH_CEILING = 10_000
+_LOOK_AHEAD_S = 5.0
 _WORTH_SPLITTING = 3 * PAGE_SIZE  # One page is on its way, and each half should have one to itself.
 
 
@@ -51,7 +52,7 @@ class _Range:
     next_id: int
     end_id: int | None
     after: str | None
-    density: float
+    density: float = 0.0
     given_id: int = 0
     given_after: str | None = None
     done: bool = False
@@ -78,7 +79,13 @@ class _Range:
         if ids:
             self.next_id = max(self.next_id, ids[-1] + 1)
             self.density = len(ids) / (ids[-1] - ids[0] + 1)
+        if page.next_after is not None and page.next_after == self.after:
+            raise CrmUnavailable(operation="list", problem="HubSpot's cursor does not move")
         self.after = page.next_after
+        if in_order and self.after is not None and self.after.isdigit():
+            self.next_id = max(
+                self.next_id, int(self.after)
+            )  # Where the cursor is the next id, it skips a void.
         self.done = self.after is None or (in_order and end is not None and self.next_id >= end)
 
     def give(self) -> tuple[Record, ...]:
@@ -122,13 +129,12 @@ class _Walk:
         self._on_the_way: dict[asyncio.Task[RecordPage], _Range] = {}
         self._in_order = False
         self._newest_id: int | None = None
-        self._density = 0.0
         self._total: int | None = None
         self._taken = 0
 
     async def run(self, left: tuple[RangeLeft, ...] | None) -> AsyncGenerator[WalkPage, None]:
         starts = left if left is not None else (RangeLeft(0, None, None),)
-        self._ranges = [_Range(item.first_id, item.end_id, item.after, 0.0) for item in starts]
+        self._ranges = [_Range(item.first_id, item.end_id, item.after) for item in starts]
         # A single range follows HubSpot's own cursor to the end and needs no promise about the order.
         self._in_order = self._parallel_ranges > 1 or starts != (RangeLeft(0, None, starts[0].after),)
         has_looked = self._parallel_ranges == 1
@@ -168,7 +174,7 @@ class _Walk:
             page = await self._client.search(
                 self._object_type,
                 kind=self._kind,
-                deadline_s=self._deadline_s,
+                deadline_s=min(self._deadline_s, _LOOK_AHEAD_S),
                 sort_by="hs_object_id",
                 descending=True,
                 limit=1,
@@ -180,8 +186,6 @@ class _Walk:
         self._newest_id = int(page.results[0].id)
         # Where HubSpot counts no further than a search can page, the number says nothing.
         self._total = page.total if page.total != _SEARCH_CEILING else None
-        oldest_id = min((int(record.id) for record in first.waiting), default=0)
-        self._density = (page.total or PAGE_SIZE) / max(1, self._newest_id - oldest_id + 1)
 
     def _start_calls(self) -> None:
         busy = set(self._on_the_way.values())
@@ -215,9 +219,11 @@ class _Walk:
         widest = max(active, key=self._estimate)
         if self._estimate(widest) < _WORTH_SPLITTING:
             return None
-        middle = (widest.next_id + self._end_of(widest)) // 2
+        # If all that is left lay as dense as here, it would end well before a void: do not look for it there.
+        reach = min(self._end_of(widest) - widest.next_id, self._records_left() / widest.density)
+        middle = widest.next_id + int(reach) // 2
         # One id early: it does not matter then whether the cursor means `from` or `after`.
-        half = _Range(middle, widest.end_id, str(middle - 1), widest.density)
+        half = _Range(middle, widest.end_id, str(middle - 1))
         widest.end_id = middle
         self._ranges.append(half)
         return half
@@ -227,7 +233,8 @@ class _Walk:
         return float("inf") if unknown else (self._total or 0) - self._taken
 
     def _estimate(self, one: _Range) -> float:
-        return max(0, self._end_of(one) - one.next_id) * (one.density or self._density)
+        # Nothing is known of a range before its first page; splitting it again would multiply a guess.
+        return max(0, self._end_of(one) - one.next_id) * one.density
 
     def _end_of(self, one: _Range) -> int:
         """Where the range ends as far as known: the last one is open, and so ends at the newest id known."""
