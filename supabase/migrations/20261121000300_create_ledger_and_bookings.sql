@@ -119,7 +119,6 @@ create unique index bookings_one_live_per_exam on tallybook.bookings (contact_id
     where status <> 'Cancelled' and not grandfathered;
 create unique index bookings_one_live_per_day_and_type on tallybook.bookings (contact_id, exam_on, mock_type)
     where status <> 'Cancelled' and not grandfathered;
-create index bookings_contact_idx on tallybook.bookings (contact_id, starts_at);
 create index bookings_mock_exam_idx on tallybook.bookings (mock_exam_id);
 
 create table tallybook.credit_holds (

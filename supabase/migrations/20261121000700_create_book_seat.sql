@@ -2,19 +2,13 @@
 
 select tallybook.begin_migration('20261121000700', 'create_book_seat', '0.1.0');
 
--- The rules about the session and the contact's other bookings, shared by booking and moving. The caller holds the
--- locks. Gives the first refusal in the contract's order, or NULL. `p_moving` is the booking that would leave.
-create function tallybook.seat_refusal(
-    p_contact_id uuid, p_exam tallybook.mock_exams, p_type tallybook.mock_types,
-    p_now timestamptz, p_override boolean, p_moving uuid
+-- The rules about the session itself, in the contract's order; NULL: none refuses. The caller holds its lock.
+create function tallybook.session_refusal(
+    p_exam tallybook.mock_exams, p_type tallybook.mock_types, p_now timestamptz, p_override boolean
 )
 returns tallybook.answer
 language plpgsql stable
 as $$
-declare
-    v_other record;
-    v_missing text[];
-    v_needed integer;
 begin
     if p_exam.archived_at is not null then
         return tallybook.refuse('EXAM_NOT_FOUND');
@@ -30,7 +24,23 @@ begin
         return tallybook.refuse('BOOKING_CLOSED', jsonb_build_object('closed_at',
             tallybook.instant(p_exam.starts_at - make_interval(mins => p_type.booking_closes_min))));
     end if;
+    return null;
+end
+$$;
 
+-- The rules about the contact's other bookings; NULL: none refuses. The caller holds the contact's lock.
+-- `p_moving` is the booking that would leave.
+create function tallybook.contact_refusal(
+    p_contact_id uuid, p_exam tallybook.mock_exams, p_type tallybook.mock_types, p_override boolean, p_moving uuid
+)
+returns tallybook.answer
+language plpgsql stable
+as $$
+declare
+    v_other record;
+    v_missing text[];
+    v_needed integer;
+begin
     -- One pass over the contact's live bookings: the same session or day first, then an overlap.
     select b.booking_id, b.starts_at, b.ends_at,
         b.mock_exam_id = p_exam.id or (b.mock_type = p_exam.mock_type and b.exam_on = p_exam.exam_on) as duplicate
@@ -77,37 +87,46 @@ as $$
         || left(encode(sha256(convert_to(p_contact_id || ':' || p_mock_exam_id || ':' || p_ordinal, 'UTF8')), 'hex'), 32)
 $$;
 
--- Inserts the booking under the first free text: `Type-Student-Month D, YYYY`, then ` (2)`, ` (3)` ...
+-- The first text and ordinal to try for a new booking: `Type-Student-Month D, YYYY`, and how many have it already.
+-- The caller holds the contact's lock.
+create function tallybook.next_booking_names(
+    p_contact_id uuid, p_exam tallybook.mock_exams, out text_used text, out taken integer, out ordinal integer
+)
+language plpgsql stable
+as $$
+begin
+    select p_exam.mock_type || '-' || coalesce(c.student_id, left(c.id::text, 8)) || '-'
+        || to_char(p_exam.exam_on, 'FMMonth FMDD, YYYY')
+    into text_used from tallybook.contacts c where c.id = p_contact_id;
+    select count(*) into taken from tallybook.bookings b
+    where b.booking_id = text_used collate "C"
+        or (b.booking_id >= (text_used || ' (') collate "C" and b.booking_id < (text_used || ' )') collate "C");
+    select coalesce(max(b.ordinal), 0) + 1 into ordinal from tallybook.bookings b
+    where b.contact_id = p_contact_id and b.original_mock_exam_id = p_exam.id;
+end
+$$;
+
+-- Inserts the booking under the first free text: as it is, then with ` (2)`, ` (3)` ...
 create function tallybook.insert_booking(
-    p_contact_id uuid, p_exam tallybook.mock_exams, p_token text, p_actor text,
-    p_attending_location text, p_dominant_hand boolean
+    p_contact_id uuid, p_exam tallybook.mock_exams, p_text text, p_taken integer, p_ordinal integer,
+    p_token text, p_actor text, p_attending_location text, p_dominant_hand boolean
 )
 returns tallybook.bookings
 language plpgsql volatile
 as $$
 declare
     v_booking tallybook.bookings;
-    v_text text;
-    v_taken integer;
-    v_ordinal integer;
+    v_taken integer := p_taken;
 begin
-    select p_exam.mock_type || '-' || coalesce(c.student_id, left(c.id::text, 8)) || '-'
-        || to_char(p_exam.exam_on, 'FMMonth FMDD, YYYY')
-    into v_text from tallybook.contacts c where c.id = p_contact_id;
-    select count(*) into v_taken from tallybook.bookings b
-    where b.booking_id = v_text collate "C"
-        or (b.booking_id >= (v_text || ' (') collate "C" and b.booking_id < (v_text || ' )') collate "C");
-    select coalesce(max(b.ordinal), 0) + 1 into v_ordinal from tallybook.bookings b
-    where b.contact_id = p_contact_id and b.original_mock_exam_id = p_exam.id;
     loop
         insert into tallybook.bookings (
             booking_id, contact_id, mock_exam_id, original_mock_exam_id, ordinal, mock_type, exam_on,
             starts_at, ends_at, token_used, attending_location, dominant_hand, idempotency_key, booked_by)
         values (
-            v_text || case when v_taken = 0 then '' else ' (' || v_taken + 1 || ')' end,
-            p_contact_id, p_exam.id, p_exam.id, v_ordinal, p_exam.mock_type, p_exam.exam_on,
+            p_text || case when v_taken = 0 then '' else ' (' || v_taken + 1 || ')' end,
+            p_contact_id, p_exam.id, p_exam.id, p_ordinal, p_exam.mock_type, p_exam.exam_on,
             p_exam.starts_at, p_exam.ends_at, p_token, p_attending_location, p_dominant_hand,
-            tallybook.booking_label(p_contact_id, p_exam.id, v_ordinal, p_exam.mock_type), p_actor)
+            tallybook.booking_label(p_contact_id, p_exam.id, p_ordinal, p_exam.mock_type), p_actor)
         on conflict on constraint bookings_booking_id_key do nothing
         returning * into v_booking;
         exit when found;
@@ -118,7 +137,9 @@ begin
 end
 $$;
 
--- Books a seat and spends a credit, or says why not. Nothing is written unless everything is.
+-- Books a seat and spends a credit, or says why not. Nothing is written unless everything is. Each read follows the
+-- lock that protects it; what only the contact's lock protects is read before the session's lock is taken, because
+-- everybody who wants a seat waits for that one. If the session was edited in between, it is read again.
 create function tallybook.book_seat(
     p_contact_id uuid, p_epoch integer, p_student_id text, p_email text,
     p_mock_exam text, p_attending_location text, p_dominant_hand boolean,
@@ -135,13 +156,17 @@ declare
     v_exam_id uuid;
     v_refusal text;
     v_answer tallybook.answer;
+    v_conflict tallybook.answer;
+    v_credit tallybook.answer;
+    v_seen tallybook.mock_exams;
     v_exam tallybook.mock_exams;
     v_type tallybook.mock_types;
     v_booking tallybook.bookings;
-    v_now timestamptz;
+    v_names record;
     v_override boolean := p_override_reason is not null;
     v_pays text;
     v_token text := 'Admin Override';
+    v_credits jsonb;
     v_data jsonb;
 begin
     select i.contact_id, i.refusal into v_contact_id, v_refusal
@@ -161,54 +186,62 @@ begin
     end if;
 
     perform from tallybook.contacts c where c.id = v_contact_id for no key update;
-    -- Waiters on one row convoy; queueing on an advisory lock first keeps a hot session at its full rate.
-    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(v_exam_id::text, 1));
-    select * into v_exam from tallybook.mock_exams e where e.id = v_exam_id for no key update;
-    select * into v_type from tallybook.mock_types t where t.name = v_exam.mock_type;
-    v_now := pg_catalog.clock_timestamp();
+    perform tallybook.expire_overdue_holds(v_contact_id, pg_catalog.clock_timestamp());
+    select * into v_exam from tallybook.mock_exams e where e.id = v_exam_id;
+    loop
+        v_seen := v_exam;
+        select * into v_type from tallybook.mock_types t where t.name = v_exam.mock_type;
+        v_conflict := tallybook.contact_refusal(v_contact_id, v_exam, v_type, v_override, null);
+        if not v_override then
+            v_credit := tallybook.choose_credit(v_contact_id, v_type.pays_with);
+            v_pays := v_credit.data ->> 'credit_type';
+            v_token := v_credit.data ->> 'token_name';
+        end if;
+        v_credits := tallybook.available_credits(v_contact_id);
+        v_names := tallybook.next_booking_names(v_contact_id, v_exam);
+        -- Waiters on one row convoy; queueing on an advisory lock first keeps a hot session at its full rate.
+        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(v_exam_id::text, 1));
+        select * into v_exam from tallybook.mock_exams e where e.id = v_exam_id for no key update;
+        exit when (v_exam.updated_at, v_exam.mock_type, v_exam.starts_at, v_exam.ends_at)
+            = (v_seen.updated_at, v_seen.mock_type, v_seen.starts_at, v_seen.ends_at);
+    end loop;
 
-    if p_key is null then
+    if p_key is null and v_conflict.refusal = 'DUPLICATE_BOOKING' then
         -- A double click, recognised by state.
         select * into v_booking from tallybook.bookings b
         where b.contact_id = v_contact_id and b.mock_exam_id = v_exam_id and b.status <> 'Cancelled' limit 1;
         if found then
             return tallybook.grant_answer('already', tallybook.booking_json(v_booking, v_exam)
-                || jsonb_build_object('credits_after', tallybook.available_credits(v_contact_id), 'idempotent', true));
+                || jsonb_build_object('credits_after', v_credits, 'idempotent', true));
         end if;
     end if;
-
-    v_answer := tallybook.seat_refusal(v_contact_id, v_exam, v_type, v_now, v_override, null);
+    v_answer := tallybook.session_refusal(v_exam, v_type, pg_catalog.clock_timestamp(), v_override);
     if v_answer.refusal is not null then
         return v_answer;
-    end if;
-    if not v_override then
-        perform tallybook.expire_overdue_holds(v_contact_id, v_now);
-        v_answer := tallybook.choose_credit(v_contact_id, v_type.pays_with);
-        if v_answer.refusal is not null then
-            return v_answer;
-        end if;
-        v_pays := v_answer.data ->> 'credit_type';
-        v_token := v_answer.data ->> 'token_name';
-    end if;
-    if v_exam.total_bookings >= v_exam.capacity then
+    elsif v_conflict.refusal is not null then
+        return v_conflict;
+    elsif v_credit.refusal is not null then
+        return v_credit;
+    elsif v_exam.total_bookings >= v_exam.capacity then
         return tallybook.refuse('EXAM_FULL', jsonb_build_object('capacity', v_exam.capacity));
     end if;
+    if v_pays is not null then
+        v_credits := v_credits || jsonb_build_object(v_pays, (v_credits -> v_pays)::integer - 1);
+    end if;
     if p_dry_run then
-        return tallybook.grant_answer('ok', jsonb_build_object('dry_run', true, 'token_used', v_token,
-            'credits_after', tallybook.available_credits(v_contact_id) || case when v_pays is null then '{}'::jsonb
-                else jsonb_build_object(v_pays, (tallybook.available_credits(v_contact_id) -> v_pays)::integer - 1) end)
-            || (tallybook.booking_json(null, v_exam) - 'token_used' - 'id' - 'hubspot_id' - 'booking_id'
-                - 'booking_record_id' || jsonb_build_object('mock_type', v_exam.mock_type)));
+        return tallybook.grant_answer('ok', (tallybook.booking_json(null, v_exam)
+                - array['id', 'hubspot_id', 'booking_id', 'booking_record_id'])
+            || jsonb_build_object('dry_run', true, 'mock_type', v_exam.mock_type, 'token_used', v_token,
+                                  'credits_after', v_credits));
     end if;
 
-    v_booking := tallybook.insert_booking(
-        v_contact_id, v_exam, v_token, p_actor, p_attending_location, p_dominant_hand);
+    v_booking := tallybook.insert_booking(v_contact_id, v_exam, v_names.text_used, v_names.taken, v_names.ordinal,
+        v_token, p_actor, p_attending_location, p_dominant_hand);
     if v_pays is not null then
         insert into tallybook.credit_entries (contact_id, credit_type, delta, reason, actor, booking_id)
         values (v_contact_id, v_pays, -1, 'booking', p_actor, v_booking.id);
     end if;
-    v_data := tallybook.booking_json(v_booking, v_exam)
-        || jsonb_build_object('credits_after', tallybook.available_credits(v_contact_id));
+    v_data := tallybook.booking_json(v_booking, v_exam) || jsonb_build_object('credits_after', v_credits);
     perform tallybook.record('booking.created', 'booking', v_booking.id, v_contact_id, p_actor,
         jsonb_build_object('mock_exam_id', v_exam_id, 'token_used', v_token),
         case when v_override then jsonb_build_object('reason', p_override_reason) end);

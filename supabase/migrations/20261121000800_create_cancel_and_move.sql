@@ -313,7 +313,10 @@ begin
         return tallybook.refuse('CANCELLATION_CLOSED', jsonb_build_object('closed_at', tallybook.instant(
             v_booking.starts_at - make_interval(mins => v_type.cancellation_closes_min))));
     end if;
-    v_answer := tallybook.seat_refusal(v_booking.contact_id, v_exam, v_type, v_now, p_as_staff, v_booking_id);
+    v_answer := tallybook.session_refusal(v_exam, v_type, v_now, p_as_staff);
+    if v_answer.refusal is null then
+        v_answer := tallybook.contact_refusal(v_booking.contact_id, v_exam, v_type, p_as_staff, v_booking_id);
+    end if;
     if v_answer.refusal is not null then
         return v_answer;
     elsif v_exam.total_bookings >= v_exam.capacity then
