@@ -73,6 +73,7 @@ def test_back_to_back_does_not_overlap():
     """Intervals are half-open."""
     hour = timedelta(hours=1)
     assert not overlaps(START, START + hour, other_starts_at=START + hour, other_ends_at=START + 2 * hour)
+    assert not overlaps(START + hour, START + 2 * hour, other_starts_at=START, other_ends_at=START + hour)
     assert overlaps(
         START, START + hour + MINUTE, other_starts_at=START + hour, other_ends_at=START + 2 * hour
     )

@@ -156,6 +156,10 @@ async def test_a_refused_token_names_the_setting_and_hides_the_token(portal):
     async with portal.client(token="pat-secret") as client:
         with pytest.raises(SetupError, match="HS_PRIVATE_APP_TOKEN was refused") as caught:
             await read(client, "a@b.c")
+        echo = {"status": "error", "message": "there is no pat-secret"}
+        await portal.post("faults", path=READ, status=503, times=9, body=echo)
+        _, echoed = await timed(read(client, "a@b.c", deadline_s=0.1))
+        assert echoed.details["hubspot_message"] == "there is no ***"
         shown = f"{caught.value!r} {caught.value.details} {caught.value.hint} {client.connection!r}"
     assert "pat-secret" not in shown
 
