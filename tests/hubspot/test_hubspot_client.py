@@ -9,6 +9,7 @@ from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError
 from tallybook.hubspot.budget import CallKind, CallLimit, LocalCallBudget
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import API_VERSION, HubSpotConnection
+from tallybook.hubspot.errors import error_of
 
 MISS = {"kind": CallKind.MISS, "deadline_s": 1.5}
 READ = "/batch/read"
@@ -156,12 +157,31 @@ async def test_a_refused_token_names_the_setting_and_hides_the_token(portal):
     async with portal.client(token="pat-secret") as client:
         with pytest.raises(SetupError, match="HS_PRIVATE_APP_TOKEN was refused") as caught:
             await read(client, "a@b.c")
-        echo = {"status": "error", "message": "there is no pat-secret"}
-        await portal.post("faults", path=READ, status=503, times=9, body=echo)
-        _, echoed = await timed(read(client, "a@b.c", deadline_s=0.1))
-        assert echoed.details["hubspot_message"] == "there is no ***"
         shown = f"{caught.value!r} {caught.value.details} {caught.value.hint} {client.connection!r}"
     assert "pat-secret" not in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (503, b'{"message": "there is no pat-secret"}', CrmUnavailable, "there is no ***"),
+        (502, b"<html>Bad gateway \xff</html>", CrmUnavailable, "<html>Bad gateway \ufffd</html>"),
+        (429, b'{"policyName": "DAILY"}', CrmBusy, ""),
+        (403, b'{"errors": [{"context": {"requiredGranularScopes": ["crm.read"]}}]}', SetupError, ""),
+        (
+            400,
+            b'{"message": "bad", "errors": "not a list"}',
+            CrmUnavailable,
+            '{"message": "bad", "errors": "not a list"}',
+        ),
+    ],
+)
+def test_any_error_body_becomes_an_error_without_the_token(status, body, kind, said):
+    """Every field of HubSpot's error is optional, and a gateway answers in no JSON at all."""
+    error = error_of(status, body=body, headers={}, operation="read contacts", token="pat-secret")
+    assert isinstance(error, kind)
+    assert error.details["hubspot_message"] == said
+    assert "lacks crm.read" in error.message or status != 403
 
 
 async def test_a_missing_scope_and_an_unknown_type_are_for_the_operator(portal, client):
