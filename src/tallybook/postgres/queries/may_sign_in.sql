@@ -1,0 +1,2 @@
+-- Whether this address may try to sign in now.
+select tallybook.may_sign_in(%(address)s)

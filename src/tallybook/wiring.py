@@ -1,0 +1,346 @@
+"""Settings to database, HubSpot client and application: the one place that knows every part."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from starlette.types import ASGIApp
+
+from tallybook.api.app import create_app
+from tallybook.api.deps import ApiConfig, AppDeps, CronJob
+from tallybook.api.logs import configure_logs
+from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
+from tallybook.domain.errors import DatabaseUnavailable, SetupError
+from tallybook.hubspot.budget import CallBudget, CallKind, CallLimit, CallMade, LocalCallBudget
+from tallybook.hubspot.client import HubSpotClient
+from tallybook.hubspot.connection import HubSpotConnection
+from tallybook.jobs import activate_exams, import_students
+from tallybook.jobs.lease import report
+from tallybook.outbound.mail import Mailer, MailSettings, MailTls
+from tallybook.postgres.call_budget import CallLimit as SharedCallLimit
+from tallybook.postgres.call_budget import PostgresCallBudget
+from tallybook.postgres.pool import Database
+from tallybook.settings import Settings, load_settings
+from tallybook.usecases.check_readiness import Readiness, check_readiness, demand_readiness
+from tallybook.usecases.find_student import Students
+from tallybook.usecases.keys import find_key
+from tallybook.usecases.verify_staff import verify_staff
+
+SHARES: Mapping[CallKind, float] = {
+    CallKind.MISS: 1.0,
+    CallKind.UNSIGNED_MISS: 0.30,
+    CallKind.IMPORT: 0.95,
+    CallKind.PUSH: 0.90,
+    CallKind.PULL: 0.70,
+    CallKind.RECONCILE: 0.40,
+}
+"""Up to which part of the limit each kind of call may fill it (mirror.md 2)."""
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_MAIL_SCHEMES = {
+    "smtp+starttls": (MailTls.STARTTLS, 587),
+    "smtps": (MailTls.TLS, 465),
+    "smtp": (MailTls.NONE, 25),
+}
+
+
+def release() -> str:
+    """The version of this release."""
+    return version("tallybook")
+
+
+@dataclass(slots=True)
+class _KindCounts:
+    calls: int = 0
+    throttled: int = 0
+
+
+@dataclass(slots=True)
+class CrmCallCounts:
+    """How often HubSpot was called, by kind, since the start of this process; an observer of the client."""
+
+    by_kind: dict[str, _KindCounts] = field(
+        default_factory=lambda: {kind.value: _KindCounts() for kind in CallKind}
+    )
+    daily_remaining: int | None = None
+
+    def __call__(self, call: CallMade) -> None:
+        """Counts one call."""
+        counts = self.by_kind[call.kind.value]
+        counts.calls += 1
+        counts.throttled += call.status == 429
+        if call.daily_remaining is not None:
+            self.daily_remaining = call.daily_remaining
+
+
+class SharedBudget:
+    """The budget all processes share in PostgreSQL; while that is away, this process's own part of it."""
+
+    def __init__(self, shared: PostgresCallBudget, local: LocalCallBudget) -> None:
+        self._shared = shared
+        self._local = local
+
+    @asynccontextmanager
+    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:
+        """A slot for one call. Raises CrmBusy."""
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._shared.slot(kind, search=search, wait_s=wait_s))
+            except DatabaseUnavailable:
+                await held.enter_async_context(self._local.slot(kind, search=search, wait_s=wait_s))
+            yield
+
+
+class _NoHubSpot:
+    """The budget of an installation without a HubSpot token: no call leaves."""
+
+    def slot(
+        self, kind: CallKind, *, search: bool = False, wait_s: float
+    ) -> AbstractAsyncContextManager[None]:
+        del kind, search, wait_s
+        raise SetupError(
+            "HS_PRIVATE_APP_TOKEN is not set.", hint="Without it only stored students are known."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything a command or a server works with. Nothing is connected until it is used."""
+
+    settings: Settings
+    catalog: Catalog
+    db: Database
+    hubspot: HubSpotClient
+    students: Students
+    crm_calls: CrmCallCounts
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.hubspot.aclose()
+        await self.db.close()
+
+    async def demand_readiness(self) -> None:
+        """Nothing when the database has our schema and catalog. Raises SetupError."""
+        await demand_readiness(self.db, self.catalog, release=release())
+
+
+def read_catalog(settings: Settings) -> Catalog:
+    """The catalog of `TALLYBOOK_CATALOG`, else the packaged one. Raises SetupError with file and line."""
+    path = settings.tallybook_catalog
+    if path is None:
+        text, name = default_catalog_text(), "catalog.toml"
+    else:
+        name = str(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise SetupError(
+                f"the catalog {name} cannot be read: {reason}", hint="Check TALLYBOOK_CATALOG."
+            ) from error
+    return parse_catalog(text, file=name, cost_overrides=settings.cost_overrides)
+
+
+def assemble(settings: Settings, *, pool_size: int | None = None) -> Parts:
+    """The parts these settings describe. Raises SetupError."""
+    catalog = read_catalog(settings)
+    db = Database(
+        settings.needed("DATABASE_URL"),
+        size=pool_size or settings.tallybook_pool_size,
+        transaction_pooler=settings.tallybook_pooler == "transaction",
+    )
+    connection = HubSpotConnection(
+        base_url=settings.hubspot_base_url,
+        token=settings.text("HS_PRIVATE_APP_TOKEN") or "",
+        mock_exams_object=settings.hubspot_mock_exams_object,
+        bookings_object=settings.hubspot_bookings_object,
+    )
+    counts = CrmCallCounts()
+    hubspot = HubSpotClient(
+        connection, budget=_budget(settings, db, connection.answer_timeout_s), observer=counts
+    )
+    return Parts(
+        settings=settings,
+        catalog=catalog,
+        db=db,
+        hubspot=hubspot,
+        students=Students(hubspot, db, catalog),
+        crm_calls=counts,
+    )
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, pool_size: int | None = None) -> AsyncIterator[Parts]:
+    """The parts for as long as the block lasts."""
+    parts = assemble(settings, pool_size=pool_size)
+    try:
+        yield parts
+    finally:
+        await parts.close()
+
+
+def _budget(settings: Settings, db: Database, call_timeout_s: float) -> CallBudget:
+    if settings.hs_private_app_token is None:
+        return _NoHubSpot()
+    limits = [(settings.hubspot_calls_per_10s, 10.0)]
+    if settings.hubspot_calls_per_s is not None:
+        limits.append((settings.hubspot_calls_per_s, 1.0))
+    shared = PostgresCallBudget(
+        db,
+        limits=[SharedCallLimit(calls, window_s) for calls, window_s in limits],
+        search_limits=[SharedCallLimit(settings.hubspot_searches_per_s, 1.0)],
+        shares={kind.value: share for kind, share in SHARES.items()},
+        call_timeout_s=call_timeout_s,
+    )
+    local = LocalCallBudget(
+        [CallLimit(calls, window_s) for calls, window_s in limits],
+        processes=settings.tallybook_processes,
+        unsigned_share=SHARES[CallKind.UNSIGNED_MISS],
+    )
+    return SharedBudget(shared, local)
+
+
+def create_application(parts: Parts) -> ASGIApp:
+    """The HTTP application, which closes the parts when it stops. Raises SetupError for what it refuses."""
+    settings = parts.settings
+    check_can_serve(settings)
+    return create_app(
+        AppDeps(
+            db=parts.db,
+            students=parts.students,
+            catalog=parts.catalog,
+            config=_api_config(settings),
+            find_key=partial(find_key, parts.db),
+            mailer=mailer(settings),
+            verify_staff=partial(verify_staff, parts.db),
+            readiness=partial(_readiness, parts),
+            cron_jobs=cron_jobs(parts),
+            pool_figures=partial(_pool_figures, parts.db),
+            crm_figures=lambda: parts.crm_calls.by_kind,
+            lifespan=partial(_lifespan, parts),
+        )
+    )
+
+
+def application_from_environment() -> ASGIApp:
+    """What each worker process of uvicorn calls."""
+    settings = load_settings()
+    configure_logging(settings)
+    return create_application(assemble(settings))
+
+
+def check_can_serve(settings: Settings) -> None:
+    """Nothing when a server may start with these settings. Raises SetupError naming what is missing."""
+    for variable in ("DATABASE_URL", "TALLYBOOK_SECRET_KEY", "TALLYBOOK_LOGIN_CODE"):
+        settings.needed(variable)
+    if settings.tallybook_mode == "observe":
+        raise SetupError(
+            "TALLYBOOK_MODE=observe cannot be used with this release.",
+            hint="It would not keep students from booking. Leave it out to serve for real.",
+        )
+    if settings.tallybook_login_code == "email" and mailer(settings) is None:
+        raise SetupError(
+            "TALLYBOOK_LOGIN_CODE=email needs TALLYBOOK_SMTP_URL.",
+            hint="Set TALLYBOOK_SMTP_URL and TALLYBOOK_MAIL_FROM, or choose TALLYBOOK_LOGIN_CODE=none.",
+        )
+
+
+def configure_logging(settings: Settings) -> None:
+    """JSON lines on standard output, from `TALLYBOOK_LOG_LEVEL` on."""
+    configure_logs()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.tallybook_log_level])
+    )
+
+
+def mailer(settings: Settings) -> Mailer | None:
+    """What sends mail; None without `TALLYBOOK_SMTP_URL`. Raises SetupError."""
+    text = settings.text("TALLYBOOK_SMTP_URL")
+    if text is None:
+        return None
+    url = urlsplit(text)
+    known = _MAIL_SCHEMES.get(url.scheme)
+    try:
+        port = url.port
+    except ValueError:
+        known, port = None, None
+    if known is None or not url.hostname:
+        raise SetupError(
+            "TALLYBOOK_SMTP_URL is not the address of a mail server.",
+            hint=f"It begins with {', '.join(f'{scheme}://' for scheme in _MAIL_SCHEMES)} and names a host.",
+        )
+    tls, usual_port = known
+    return Mailer(
+        MailSettings(
+            host=url.hostname,
+            port=port or usual_port,
+            tls=tls,
+            sender=settings.needed("TALLYBOOK_MAIL_FROM"),
+            user=unquote(url.username) if url.username else None,
+            password=unquote(url.password) if url.password else None,
+        )
+    )
+
+
+def cron_jobs(parts: Parts) -> dict[str, CronJob]:
+    """The periodic jobs by the last part of their addresses."""
+
+    async def activate(max_s: float) -> Mapping[str, object]:
+        work = partial(activate_exams.activate_exams, parts.db, max_s=max_s)
+        return await report(parts.db, activate_exams.JOB, work)
+
+    async def bring_in(max_s: float) -> Mapping[str, object]:
+        work = partial(import_students.import_students, parts.db, parts.hubspot, parts.catalog, max_s=max_s)
+        return await report(parts.db, import_students.JOB, work)
+
+    return {
+        "activate-scheduled-exams": activate,
+        "sync-supabase": bring_in,
+        "warm-contact-credits-cache": bring_in,
+    }
+
+
+def _api_config(settings: Settings) -> ApiConfig:
+    return ApiConfig(
+        secret_key=settings.needed("TALLYBOOK_SECRET_KEY"),
+        secret_key_previous=settings.text("TALLYBOOK_SECRET_KEY_PREVIOUS"),
+        login_code=settings.tallybook_login_code == "email",
+        pair_mode=settings.tallybook_student_auth == "pair",
+        cors_origins=settings.tallybook_cors_origins,
+        trusted_proxies=settings.tallybook_trusted_proxies,
+        time_zone=settings.tallybook_time_zone,
+        cron_secret=settings.text("CRON_SECRET"),
+        metrics_token=settings.text("TALLYBOOK_METRICS_TOKEN"),
+        public_docs=settings.tallybook_docs == "public",
+    )
+
+
+async def _readiness(parts: Parts) -> Readiness:
+    return await check_readiness(parts.db, parts.catalog, release=release())
+
+
+def _pool_figures(db: Database) -> dict[str, float]:
+    use = db.use
+    return {
+        "in_use": use.in_use,
+        "idle": use.open - use.in_use,
+        "waiting": use.waiting,
+        "size": use.size,
+    }
+
+
+@asynccontextmanager
+async def _lifespan(parts: Parts) -> AsyncIterator[None]:
+    # What is there now stays until the end: the collector need not look at it again with every pass.
+    gc.freeze()
+    try:
+        yield
+    finally:
+        await parts.close()
