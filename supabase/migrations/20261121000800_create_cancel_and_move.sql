@@ -95,6 +95,7 @@ declare
     v_type tallybook.mock_types;
     v_now timestamptz := pg_catalog.clock_timestamp();
     v_closes_at timestamptz;
+    v_answer tallybook.answer;
     v_refund jsonb;
     v_data jsonb;
 begin
@@ -102,18 +103,25 @@ begin
     v_closes_at := v_booking.starts_at - make_interval(mins => v_type.cancellation_closes_min);
     if v_booking.status = 'Cancelled' then
         return tallybook.grant_answer('already', tallybook.cancellation_json(v_booking,
-            tallybook.past_refund_of(p_booking_id)) || '{"idempotent": true}');
+            tallybook.past_refund_of(p_booking_id)) || jsonb_build_object('idempotent', true)
+            || case when p_dry_run then '{"dry_run": true, "allowed": false, "refusal": "BOOKING_NOT_LIVE"}'
+                    else '{}'::jsonb end);
     elsif not p_as_staff and v_booking.status = 'Completed' then
-        return tallybook.refuse('BOOKING_NOT_LIVE', jsonb_build_object('status', v_booking.status));
+        v_answer := tallybook.refuse('BOOKING_NOT_LIVE', jsonb_build_object('status', v_booking.status));
     elsif not p_as_staff and v_closes_at <= v_now then
-        return tallybook.refuse('CANCELLATION_CLOSED',
+        v_answer := tallybook.refuse('CANCELLATION_CLOSED',
             jsonb_build_object('closed_at', tallybook.instant(v_closes_at)));
     end if;
-    v_refund := tallybook.refund_of(v_booking, v_type, v_now, case when p_as_staff then p_refund end);
+    if v_answer.refusal is not null and not p_dry_run then
+        return v_answer;
+    end if;
+    v_refund := case when v_answer.refusal is not null then '{"credits_restored": 0, "credit_type": null}'
+        else tallybook.refund_of(v_booking, v_type, v_now, case when p_as_staff then p_refund end) end;
     if p_dry_run then
+        -- "Do I get my credit back?" is a question, so "no" is an answer, not an error.
         return tallybook.grant_answer('ok', tallybook.cancellation_json(v_booking, v_refund)
-            || jsonb_build_object('dry_run', true, 'allowed', true,
-                                  'closes_at', tallybook.instant(v_closes_at)));
+            || jsonb_build_object('dry_run', true, 'allowed', v_answer.refusal is null,
+                'refusal', v_answer.refusal, 'closes_at', tallybook.instant(v_closes_at)));
     end if;
 
     update tallybook.bookings b
