@@ -26,7 +26,7 @@ BOOKING = {
 
 
 def event_of(**changes):
-    file = calendar_file(msgspec.json.encode(BOOKING | changes))
+    file = calendar_file(msgspec.json.encode(BOOKING | changes), now=datetime(2026, 2, 3, tzinfo=UTC))
     assert b"\r\n" in file
     calendar = Calendar.from_ical(file)
     (event,) = calendar.walk("VEVENT")

@@ -8,6 +8,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
+from tallybook.domain.errors import SetupError
 from tallybook.outbound.mail import Mailer, MailSettings, MailTls, MailUnavailable
 
 
@@ -67,6 +68,37 @@ async def test_a_mail_arrives_as_written(inbox, mail_port):
     assert (mail["Subject"], mail.get_content().splitlines()) == ("Your code: é", ["Code 123456", "Bye"])
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["Message-ID"].endswith("@school.example>")
+
+
+@pytest.mark.parametrize(
+    ("url", "read"),
+    [
+        ("smtp+starttls://me:p%40ss@m.example:2525", ("m.example", 2525, MailTls.STARTTLS, "me", "p@ss")),
+        ("smtps://m.example", ("m.example", 465, MailTls.TLS, None, None)),
+        ("smtp://127.0.0.1:1025", ("127.0.0.1", 1025, MailTls.NONE, None, None)),
+    ],
+)
+def test_the_address_of_a_server_says_how_it_is_protected(url, read):
+    """Scheme, port and credentials, percent-encoding undone."""
+    settings = MailSettings.parse(url, sender="a@b.c")
+    assert (settings.host, settings.port, settings.tls, settings.user, settings.password) == read
+
+
+@pytest.mark.parametrize(
+    ("url", "sender"),
+    [
+        ("http://me:s3cret@m.example", "a@b.c"),
+        ("smtp://", "a@b.c"),
+        ("smtp://me:s3cret@m.example:99999", "a@b.c"),
+        ("smtp://me:s3cret@m.example", "Tallybook"),
+    ],
+)
+def test_an_unreadable_mail_setting_is_named_without_its_secret(url, sender):
+    """The operator learns how to write it; the log learns no password."""
+    with pytest.raises(SetupError) as raised:
+        MailSettings.parse(url, sender=sender)
+    assert raised.value.hint.startswith("Write TALLYBOOK_")
+    assert "s3cret" not in str(raised.value)
 
 
 async def test_a_line_break_cannot_add_a_header(inbox, mail_port):

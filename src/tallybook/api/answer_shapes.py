@@ -59,7 +59,7 @@ class Seat(Struct, kw_only=True):
 
 
 class Booked(Seat, kw_only=True):
-    """A booking just made, moved or recognised."""
+    """A booking just made, moved or recognised. In pair mode its old camelCase names stand beside these."""
 
     credits_after: Balances
     idempotent: Annotated[bool | UnsetType, Meta(description="True when nothing had to be done.")] = UNSET
@@ -115,7 +115,10 @@ class Cancellation(Struct, kw_only=True):
     credits_after: Balances
     idempotent: bool | UnsetType = UNSET
     dry_run: bool | UnsetType = UNSET
-    allowed: bool | UnsetType = UNSET
+    allowed: Annotated[bool | UnsetType, Meta(description="Only when asked beforehand.")] = UNSET
+    refusal: Annotated[str | UnsetType | None, Meta(description="The code that cancelling would answer.")] = (
+        UNSET
+    )
     closes_at: Instant | UnsetType = UNSET
 
 
@@ -123,8 +126,8 @@ class ItemError(Struct):
     """Why one item was refused."""
 
     code: str
+    message: str
     details: dict[str, Any] | None
-    message: str | UnsetType = UNSET
 
 
 class CancelledItem(Struct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -23,14 +23,13 @@ class _Booking(msgspec.Struct):
     location: str | None = None
     attending_location: str | None = None
     address: str | None = None
-    cancelled_at: datetime | None = None
 
 
 _decode = msgspec.json.Decoder(_Booking).decode
 
 
-def calendar_file(data: bytes) -> bytes:
-    """The file of one booking as `show_booking` gives it.
+def calendar_file(data: bytes, *, now: datetime) -> bytes:
+    """The file of one booking as `show_booking` gives it, made `now`.
 
     The UID is the booking's own, so that opening the file again after a move or a cancellation changes the
     entry instead of adding one.
@@ -47,13 +46,14 @@ def calendar_file(data: bytes) -> bytes:
         description=booking.booking_id,
         start=booking.starts_at.astimezone(zone),
         end=booking.ends_at.astimezone(zone),
-        stamp=booking.cancelled_at or booking.created_at,
+        stamp=now,
         created=booking.created_at,
         location=place or None,
         status=STATUS.CANCELLED if cancelled else STATUS.CONFIRMED,
         sequence=1 if cancelled else 0,
     )
-    calendar = Calendar.new(prodid=_PRODUCT, method="PUBLISH", subcomponents=[event])
+    calendar = Calendar.new(uid=event.uid, prodid=_PRODUCT, method="PUBLISH", subcomponents=[event])
     # Calendars without a zone database of their own read the rules of the zone from the file.
-    calendar.add_missing_timezones()
+    year = booking.starts_at.year
+    calendar.add_missing_timezones(first_date=date(year - 1, 1, 1), last_date=date(year + 1, 12, 31))
     return bytes(calendar.to_ical())

@@ -91,5 +91,8 @@ async def _mail_code(services: Services, challenge: str, pair: Pair) -> None:
     if mail is None:
         return
     if deps.mailer is None:
-        raise SetupError("TALLYBOOK_LOGIN_CODE=email needs a mail server.", hint="Set TALLYBOOK_SMTP_HOST.")
+        raise SetupError(
+            "TALLYBOOK_LOGIN_CODE=email needs a mail server.",
+            hint="Set TALLYBOOK_SMTP_URL and TALLYBOOK_MAIL_FROM.",
+        )
     await deps.mailer.send(to=mail.email, subject=_SUBJECT, text=_TEXT.format(code=mail.code))

@@ -71,11 +71,11 @@ def _render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> byte
     return _encode(event)
 
 
-def configure_logs(stream: BinaryIO | None = None) -> None:
-    """Send every structlog line of this process to the stream (by default standard output) as JSON."""
+def configure_logs(stream: BinaryIO | None = None, *, level: str = "info") -> None:
+    """Send structlog lines of this process, from `level` on, to the stream (standard output) as JSON."""
     structlog.configure(
         processors=[_stamp, _render],
         logger_factory=structlog.BytesLoggerFactory(stream),
-        wrapper_class=structlog.make_filtering_bound_logger(20),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )

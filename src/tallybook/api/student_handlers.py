@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tallybook.api import old_names
 from tallybook.api.calendar_file import calendar_file
 from tallybook.api.replies import Reply, success
@@ -10,7 +12,7 @@ from tallybook.api.services import Services
 from tallybook.api.student_pair import idempotency_of, pair_of
 from tallybook.domain.bookings import parse_hand, parse_location
 from tallybook.domain.callers import CallerKind
-from tallybook.postgres.answers import Answer
+from tallybook.postgres.answers import Answer, refusal
 from tallybook.usecases.book_seat import book_seat
 from tallybook.usecases.cancel_booking import cancel_booking, preview_cancellation
 from tallybook.usecases.cancel_bookings import cancel_bookings
@@ -130,7 +132,19 @@ async def cancel_several(services: Services, call: Call) -> Reply:
         reason=call.body.reason,
         idempotency=idempotency_of(call),
     )
-    return _reply(answer)
+    data = _with_messages(answer.data)
+    return success(data, replayed=answer.replayed, lookup=answer.lookup)
+
+
+def _with_messages(data: bytes) -> bytes:
+    """The results of a list with a sentence for people beside each code."""
+    listed = msgspec.json.decode(data)
+    refused = [item["error"] for item in listed["results"] if not item["success"]]
+    if not refused:
+        return data
+    for error in refused:
+        error["message"] = refusal(error["code"], error["details"]).message
+    return msgspec.json.encode(listed)
 
 
 async def move(services: Services, call: Call) -> Reply:
@@ -176,7 +190,7 @@ async def booking_file(services: Services, call: Call) -> Reply:
         (b"content-type", b"text/calendar; charset=utf-8"),
         (b"content-disposition", b'attachment; filename="booking.ics"'),
     )
-    return Reply(200, calendar_file(answer.data), headers, answer.lookup)
+    return Reply(200, calendar_file(answer.data, now=services.deps.clock()), headers, answer.lookup)
 
 
 async def _show_booking(services: Services, call: Call) -> Answer:

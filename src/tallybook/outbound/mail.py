@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid, parseaddr
 from enum import StrEnum
+from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from tallybook.domain.errors import Unavailable
+from tallybook.domain.errors import SetupError, Unavailable
 
 _TIMEOUT_S = 20.0
 
@@ -23,6 +24,15 @@ class MailTls(StrEnum):
     NONE = "none"
 
 
+_TLS_OF_SCHEME = {
+    "smtp+starttls": (MailTls.STARTTLS, 587),
+    "smtps": (MailTls.TLS, 465),
+    "smtp": (MailTls.NONE, 25),
+}
+_HOW_TO_URL = "Write TALLYBOOK_SMTP_URL as smtp+starttls://user:password@mail.example.com:587."
+_HOW_TO_SENDER = "Write TALLYBOOK_MAIL_FROM as Tallybook <no-reply@example.com>."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailSettings:
     """Which server takes our mail, and in whose name it goes out."""
@@ -33,6 +43,31 @@ class MailSettings:
     sender: str
     user: str | None = None
     password: str | None = None
+
+    @classmethod
+    def parse(cls, url: str, *, sender: str) -> MailSettings:
+        """From `smtp+starttls://user:password@host:587`, `smtps://...` (TLS) or `smtp://...` (none).
+
+        Raises SetupError, which repeats neither the URL nor the password.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if parts.scheme not in _TLS_OF_SCHEME or not parts.hostname or port == 0:
+            raise SetupError("The address of the mail server cannot be read.", hint=_HOW_TO_URL)
+        if not parseaddr(sender)[1].count("@"):
+            raise SetupError("The sender of mails has no e-mail address.", hint=_HOW_TO_SENDER)
+        tls, usual_port = _TLS_OF_SCHEME[parts.scheme]
+        return cls(
+            host=parts.hostname,
+            port=port or usual_port,
+            tls=tls,
+            sender=sender,
+            user=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+        )
 
 
 class MailUnavailable(Unavailable):
