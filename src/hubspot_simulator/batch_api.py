@@ -16,7 +16,7 @@ from hubspot_simulator.calls import (
     within,
 )
 from hubspot_simulator.errors import ApiError, invalid
-from hubspot_simulator.objects_api import HISTORY_MAX, created, find
+from hubspot_simulator.objects_api import HISTORY_MAX, created, find, resolved_links
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore
 
@@ -116,6 +116,7 @@ def _rehearse_create(portal: Portal, store: RecordStore, inputs: Sequence[Create
             if value and seen.setdefault((name, value), id(one)) != id(one):
                 raise invalid(f"Duplicate {name} in batch input: {value}. Values must be unique.")
         portal.refuse_create(store, values)
+        resolved_links(portal, store, one.associations or ())
 
 
 def batch_update(portal: Portal, call: Call) -> Answer:

@@ -52,6 +52,7 @@ class Portal:
     def reset(self) -> None:
         """Start over: no records, the default definitions, the settings given at start."""
         self.settings = self.initial
+        self.version += 1
         self.stores: dict[str, RecordStore] = {}
         self.link_types = {one.type_id: one for one in link_types()}
         self.limiter = Limiter(self.settings.time_zone)

@@ -269,12 +269,14 @@ def test_a_roll_up_follows_the_association_and_cannot_be_written(portal):
 
 
 def test_an_association_to_nothing_creates_nothing(portal):
-    """A booking whose contact does not exist is refused whole."""
+    """A booking whose contact does not exist is refused whole, and so is the batch it is in."""
     bad = {"to": {"id": "17"}, "types": [{"associationCategory": "USER_DEFINED", "associationTypeId": 1301}]}
     answer = portal.post(
         "/crm/v3/objects/bookings", {"properties": {"booking_id": "b"}, "associations": [bad]}
     )
     assert answer.status_code == 400
+    rows = [{"properties": {"booking_id": "a"}}, {"properties": {"booking_id": "b"}, "associations": [bad]}]
+    assert portal.post("/crm/v3/objects/bookings/batch/create", {"inputs": rows}).status_code == 400
     assert portal.ids("bookings") == []
 
 
