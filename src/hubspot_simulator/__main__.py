@@ -1,8 +1,10 @@
 """`python -m hubspot_simulator`: one portal on one port."""
 
 import argparse
+import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from hubspot_simulator.server import PortTakenError, run
@@ -26,8 +28,18 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--contacts", type=int, default=0, help="fill in this many contacts")
     options.add_argument("--mock-exams", type=int, default=0, help="fill in this many mock exams")
     options.add_argument("--seed", type=int, default=given.seed)
+    options.add_argument(
+        "--stop-with-stdin",
+        action="store_true",
+        help="stop when standard input ends, as it does when the program that started this one dies",
+    )
     options.add_argument("--portal-id", type=int, default=given.portal_id)
     return options
+
+
+def _stop_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     # uvicorn hands the signal on when it has stopped; stopping as asked is a success.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if given.stop_with_stdin:
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
     try:
         run(given.host, given.port, settings, lambda url: print(f"HubSpot simulator on {url}", flush=True))  # noqa: T201
     except (PortTakenError, StateError) as error:
