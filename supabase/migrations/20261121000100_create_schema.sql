@@ -36,8 +36,9 @@ begin
             end;
         end if;
     end loop;
-    -- The owner may act as the application, so that one DATABASE_URL can serve both.
-    if not pg_catalog.pg_has_role(current_user, 'tallybook_app', 'member') then
+    -- The owner may act as the application, so that one DATABASE_URL can serve both. Granted even if the owner is a
+    -- member already: from version 16 on, whoever creates a role may hand it out but not become it.
+    if exists (select from pg_catalog.pg_roles where rolname = 'tallybook_app' and rolname <> current_user) then
         begin
             execute format('grant tallybook_app to %I', current_user);
         exception when insufficient_privilege then

@@ -1,0 +1,2 @@
+-- Nothing was written; the picture can go.
+commit
