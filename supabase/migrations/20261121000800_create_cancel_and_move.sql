@@ -352,3 +352,52 @@ begin
     return tallybook.grant_answer('ok', v_data);
 end
 $$;
+
+-- A new session. The instants come from the caller, who refuses local times that daylight saving skips or doubles;
+-- the table's constraints check that they are those of the local times.
+create function tallybook.create_mock_exam(p_session jsonb, p_prerequisites text[], p_actor text)
+returns tallybook.answer
+language plpgsql volatile
+set search_path = ''
+set lock_timeout = '2s'
+as $$
+declare
+    v_exam tallybook.mock_exams;
+    v_ref text;
+    v_required tallybook.mock_exams;
+begin
+    if not exists (select from tallybook.mock_types t
+                   where t.name = p_session ->> 'mock_type' and t.retired_at is null) then
+        return tallybook.refuse('INVALID_MOCK_TYPE', jsonb_build_object('field', 'mock_type', 'allowed',
+            (select jsonb_agg(t.name order by t.name) from tallybook.mock_types t where t.retired_at is null)));
+    end if;
+    -- Everything that can refuse comes before the first write.
+    foreach v_ref in array p_prerequisites loop
+        select * into v_required from tallybook.mock_exams e where e.id = tallybook.find_mock_exam(v_ref);
+        if not found or v_required.archived_at is not null then
+            return tallybook.refuse('EXAM_NOT_FOUND', jsonb_build_object('prerequisite', v_ref));
+        elsif v_required.ends_at > (p_session ->> 'starts_at')::timestamptz then
+            return tallybook.refuse('VALIDATION_ERROR', jsonb_build_object('field', 'prerequisites',
+                'problem', 'must be over before the session starts', 'prerequisite', v_ref));
+        end if;
+    end loop;
+    insert into tallybook.mock_exams (mock_type, mock_set, exam_on, start_time, end_time, time_zone, starts_at, ends_at,
+        location, address, capacity, activation, opens_at)
+    select r.mock_type, r.mock_set, r.exam_on, r.start_time, r.end_time, r.time_zone, r.starts_at, r.ends_at,
+        r.location, r.address, r.capacity, r.activation, r.opens_at
+    from jsonb_populate_record(null::tallybook.mock_exams, p_session) r
+    returning * into v_exam;
+    insert into tallybook.mock_exam_prerequisites (mock_exam_id, prerequisite_id)
+    select distinct v_exam.id, tallybook.find_mock_exam(r) from unnest(p_prerequisites) r;
+    perform tallybook.record('mock_exam.created', 'mock_exam', v_exam.id, null, p_actor,
+        p_session || jsonb_build_object('prerequisites', p_prerequisites), null);
+    perform tallybook.note_changes(array['mock_exam'], array[v_exam.id]);
+    return tallybook.grant_answer('created', jsonb_build_object(
+        'id', v_exam.id, 'mock_exam_id', v_exam.id, 'mock_type', v_exam.mock_type, 'mock_set', v_exam.mock_set,
+        'exam_date', v_exam.exam_on, 'start_time', to_char(v_exam.start_time, 'HH24:MI'),
+        'end_time', to_char(v_exam.end_time, 'HH24:MI'), 'time_zone', v_exam.time_zone,
+        'starts_at', tallybook.instant(v_exam.starts_at), 'ends_at', tallybook.instant(v_exam.ends_at),
+        'location', v_exam.location, 'capacity', v_exam.capacity, 'activation', v_exam.activation,
+        'opens_at', tallybook.instant(v_exam.opens_at), 'prerequisites', to_jsonb(p_prerequisites)));
+end
+$$;

@@ -1,0 +1,228 @@
+"""`tallybook demo`: the whole product on 127.0.0.1, with a database and a HubSpot of its own.
+
+Everything is a child of this process or runs in it: Ctrl-C, SIGTERM and kill -9 leave nothing running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+
+from tallybook.api.logs import configure_logs
+from tallybook.cli.demo_filling import Filled, fill
+from tallybook.cli.demo_page import Addresses, introduction
+from tallybook.cli.places import demo_data_dir, demo_state_file
+from tallybook.domain.errors import SetupError
+from tallybook.postgres.catalog_tables import apply_catalog
+from tallybook.postgres.embedded import EmbeddedServer
+from tallybook.postgres.migrate import ensure_database, migrate
+from tallybook.settings import Settings, load_settings
+from tallybook.wiring import create_application, opened
+
+_HOST = "127.0.0.1"
+_DATABASE = "tallybook"
+_IGNORED = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "HS_PRIVATE_APP_TOKEN", "HUBSPOT_BASE_URL")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSecrets:
+    """What this demo made up at its first start, kept so that keys and sign-ins survive a restart."""
+
+    secret_key: str
+    cron_secret: str
+    api_key_secret: str
+    staff_password: str
+
+
+def run_demo(*, port: int, data_dir: Path | None, contacts: int, ready_file: Path | None) -> None:
+    """Starts everything, says how to use it, and returns when it was told to stop. Raises SetupError."""
+    console = Console(highlight=False, soft_wrap=True)
+    directory = (data_dir or demo_data_dir()).absolute()
+    ignored = [name for name in _IGNORED if os.environ.get(name)]
+    if ignored:
+        console.print(f"[dim]Not used here, although set: {', '.join(ignored)}.[/dim]")
+    listener = _listen(port)
+    with ExitStack() as stack:
+        stack.callback(listener.close)
+        directory.mkdir(parents=True, exist_ok=True)
+        kept = _secrets(directory / "secrets.json")
+        console.print(f"[dim]Data in {directory}[/dim]")
+        server = stack.enter_context(
+            EmbeddedServer.start(
+                directory / "postgresql",
+                on_progress=lambda line: console.print(f"[dim]PostgreSQL: {line}[/dim]"),
+            )
+        )
+        simulator_url = stack.enter_context(_simulator(directory, contacts, console))
+        url = f"http://{_HOST}:{listener.getsockname()[1]}"
+        state_files = [demo_state_file(directory), *([ready_file] if ready_file else [])]
+        for each in state_files:
+            stack.callback(each.unlink, missing_ok=True)
+        demo = _Demo(
+            kept=kept,
+            addresses=Addresses(url=url, simulator_url=simulator_url, database_url=server.uri(_DATABASE)),
+            listener=listener,
+            state_files=tuple(state_files),
+            console=console,
+        )
+        asyncio.run(demo.run(server_uri=server.uri(), log_file=directory / "server.log"))
+    console.print("[dim]Stopped. The next start finds the data again.[/dim]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Demo:
+    """The part that runs in this process: filling, then serving until told to stop."""
+
+    kept: DemoSecrets
+    addresses: Addresses
+    listener: socket.socket
+    state_files: tuple[Path, ...]
+    console: Console
+
+    async def run(self, *, server_uri: str, log_file: Path) -> None:
+        await ensure_database(server_uri, _DATABASE)
+        await migrate(self.addresses.database_url)
+        settings = _settings(self.kept, self.addresses)
+        with log_file.open("ab", buffering=0) as log:
+            configure_logs(log)
+            async with opened(settings) as parts:
+                await apply_catalog(self.addresses.database_url, parts.catalog)
+                filled = await fill(parts, self.kept, console=self.console)
+                config = uvicorn.Config(
+                    create_application(parts),
+                    http="httptools",
+                    loop="none",
+                    access_log=False,
+                    log_config=None,
+                    lifespan="on",
+                    timeout_graceful_shutdown=5,
+                )
+                await _Server(config, lambda: self._say_ready(filled)).serve(sockets=[self.listener])
+
+    def _say_ready(self, filled: Filled) -> None:
+        state = json.dumps(_state(self.addresses, filled, self.kept), indent=2) + "\n"
+        for each in self.state_files:
+            _write_private(each, state)
+        self.console.print(introduction(self.addresses, filled, self.kept.staff_password), markup=False)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it can be called."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _state(addresses: Addresses, filled: Filled, kept: DemoSecrets) -> Mapping[str, object]:
+    return {
+        "url": addresses.url,
+        "simulator_url": addresses.simulator_url,
+        "database_url": addresses.database_url,
+        "cron_secret": kept.cron_secret,
+        "api_key": filled.api_key,
+        "student": {"student_id": filled.student_id, "email": filled.student_email},
+        "staff": {"email": filled.staff_email, "password": kept.staff_password},
+    }
+
+
+def _settings(kept: DemoSecrets, addresses: Addresses) -> Settings:
+    return load_settings(
+        {
+            "DATABASE_URL": addresses.database_url,
+            "HS_PRIVATE_APP_TOKEN": "demo",
+            "HUBSPOT_BASE_URL": addresses.simulator_url,
+            "TALLYBOOK_SECRET_KEY": kept.secret_key,
+            "CRON_SECRET": kept.cron_secret,
+            "TALLYBOOK_LOGIN_CODE": "none",
+            "TALLYBOOK_DOCS": "public",
+        },
+        env_file=None,
+    )
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((_HOST, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"port {port} on {_HOST} is taken", hint="Choose another: tallybook demo --port 8001"
+        ) from error
+    return listener
+
+
+def _secrets(file: Path) -> DemoSecrets:
+    if file.exists():
+        return DemoSecrets(**json.loads(file.read_text(encoding="utf-8")))
+    made = DemoSecrets(
+        secret_key=secrets.token_urlsafe(48),
+        cron_secret=secrets.token_urlsafe(24),
+        api_key_secret=secrets.token_urlsafe(32),
+        staff_password=secrets.token_urlsafe(12),
+    )
+    _write_private(file, json.dumps({name: getattr(made, name) for name in made.__slots__}))
+    return made
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Writes the file so that nobody else can read it, and nobody sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    half.unlink(missing_ok=True)
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+        out.write(text)
+    half.replace(file)
+
+
+@contextmanager
+def _simulator(directory: Path, contacts: int, console: Console) -> Iterator[str]:
+    """A HubSpot simulator of our own; it watches its standard input, so that it ends with us however we end."""
+    command = [sys.executable, "-m", "hubspot_simulator", "--port", "0", "--stop-with-stdin",
+               "--state", str(directory / "hubspot.state"), "--contacts", str(contacts)]  # fmt: skip
+    with (directory / "simulator.log").open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603 - our own module, our own arguments
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        console.print(f"[dim]HubSpot simulator: {contacts:,} contacts[/dim]")
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        if " on http" not in line:
+            raise SetupError(
+                "the HubSpot simulator did not start", hint=f"See {directory / 'simulator.log'}."
+            )
+        yield line.split(" on ")[1].strip()
+    finally:
+        assert child.stdin is not None
+        child.stdin.close()
+        try:
+            child.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
