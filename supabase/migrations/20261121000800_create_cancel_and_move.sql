@@ -353,8 +353,7 @@ begin
 end
 $$;
 
--- A new session. The instants come from the caller, who refuses local times that daylight saving skips or doubles;
--- the table's constraints check that they are those of the local times.
+-- A new session. The instants come from the caller, who refuses local times that daylight saving skips or doubles.
 create function tallybook.create_mock_exam(p_session jsonb, p_prerequisites text[], p_actor text)
 returns tallybook.answer
 language plpgsql volatile

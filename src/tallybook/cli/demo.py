@@ -5,7 +5,6 @@ Everything is a child of this process or runs in it: Ctrl-C, SIGTERM and kill -9
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+import uvloop
 from rich.console import Console
 
 from tallybook.api.logs import configure_logs
@@ -77,7 +77,7 @@ def run_demo(*, port: int, data_dir: Path | None, contacts: int, ready_file: Pat
             state_files=tuple(state_files),
             console=console,
         )
-        asyncio.run(demo.run(server_uri=server.uri(), log_file=directory / "server.log"))
+        uvloop.run(demo.run(server_uri=server.uri(), log_file=directory / "server.log"))
     console.print("[dim]Stopped. The next start finds the data again.[/dim]")
 
 
@@ -197,7 +197,7 @@ def _write_private(file: Path, text: str) -> None:
 
 @contextmanager
 def _simulator(directory: Path, contacts: int, console: Console) -> Iterator[str]:
-    """A HubSpot simulator of our own; it watches its standard input, so that it ends with us however we end."""
+    """A HubSpot simulator of our own; it watches its standard input, and so ends with us however we end."""
     command = [sys.executable, "-m", "hubspot_simulator", "--port", "0", "--stop-with-stdin",
                "--state", str(directory / "hubspot.state"), "--contacts", str(contacts)]  # fmt: skip
     with (directory / "simulator.log").open("ab") as log:

@@ -37,5 +37,9 @@ async def create_mock_exam(
     stored = dataclasses.asdict(session) | {"activation": opening.value, "opens_at": opens_at}
     return await db.answer(
         "create_mock_exam",
-        {"session": msgspec.json.encode(stored).decode(), "prerequisites": list(prerequisites), "actor": actor},
+        {
+            "session": msgspec.json.encode(stored).decode(),
+            "prerequisites": list(prerequisites),
+            "actor": actor,
+        },
     )
