@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,36 +50,50 @@ class DemoSecrets:
 def run_demo(*, port: int, data_dir: Path | None, contacts: int, ready_file: Path | None) -> None:
     """Starts everything, says how to use it, and returns when it was told to stop. Raises SetupError."""
     console = Console(highlight=False, soft_wrap=True)
+    # uvicorn hands the signal on once it has stopped serving; then, as before it serves, our own children follow.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        _start(stack, console, port=port, data_dir=data_dir, contacts=contacts, ready_file=ready_file)
+    console.print("[dim]Stopped. The next start finds the data again.[/dim]")
+
+
+def _start(
+    stack: ExitStack,
+    console: Console,
+    *,
+    port: int,
+    data_dir: Path | None,
+    contacts: int,
+    ready_file: Path | None,
+) -> None:
     directory = (data_dir or demo_data_dir()).absolute()
     ignored = [name for name in _IGNORED if os.environ.get(name)]
     if ignored:
         console.print(f"[dim]Not used here, although set: {', '.join(ignored)}.[/dim]")
     listener = _listen(port)
-    with ExitStack() as stack:
-        stack.callback(listener.close)
-        directory.mkdir(parents=True, exist_ok=True)
-        kept = _secrets(directory / "secrets.json")
-        console.print(f"[dim]Data in {directory}[/dim]")
-        server = stack.enter_context(
-            EmbeddedServer.start(
-                directory / "postgresql",
-                on_progress=lambda line: console.print(f"[dim]PostgreSQL: {line}[/dim]"),
-            )
+    stack.callback(listener.close)
+    directory.mkdir(parents=True, exist_ok=True)
+    kept = _secrets(directory / "secrets.json")
+    console.print(f"[dim]Data in {directory}[/dim]")
+    server = stack.enter_context(
+        EmbeddedServer.start(
+            directory / "postgresql",
+            on_progress=lambda line: console.print(f"[dim]PostgreSQL: {line}[/dim]"),
         )
-        simulator_url = stack.enter_context(_simulator(directory, contacts, console))
-        url = f"http://{_HOST}:{listener.getsockname()[1]}"
-        state_files = [demo_state_file(directory), *([ready_file] if ready_file else [])]
-        for each in state_files:
-            stack.callback(each.unlink, missing_ok=True)
-        demo = _Demo(
-            kept=kept,
-            addresses=Addresses(url=url, simulator_url=simulator_url, database_url=server.uri(_DATABASE)),
-            listener=listener,
-            state_files=tuple(state_files),
-            console=console,
-        )
-        uvloop.run(demo.run(server_uri=server.uri(), log_file=directory / "server.log"))
-    console.print("[dim]Stopped. The next start finds the data again.[/dim]")
+    )
+    simulator_url = stack.enter_context(_simulator(directory, contacts, console))
+    url = f"http://{_HOST}:{listener.getsockname()[1]}"
+    state_files = [demo_state_file(directory), *([ready_file] if ready_file else [])]
+    for each in state_files:
+        stack.callback(each.unlink, missing_ok=True)
+    demo = _Demo(
+        kept=kept,
+        addresses=Addresses(url=url, simulator_url=simulator_url, database_url=server.uri(_DATABASE)),
+        listener=listener,
+        state_files=tuple(state_files),
+        console=console,
+    )
+    uvloop.run(demo.run(server_uri=server.uri(), log_file=directory / "server.log"))
 
 
 @dataclass(frozen=True, slots=True)
