@@ -3,10 +3,11 @@
 select tallybook.begin_migration('20261121001000', 'create_absorb_and_budget', '0.1.0');
 
 -- The only door for remote numbers. p_contacts: [{hubspot_id, updated_at, stamp, archived, balances: {type: n},
--- unreadable: {type: text}, email?, student_id?, firstname?, lastname?, ndecc_exam_on?}]; a field that an answer did
+-- empty: [type], unreadable: {type: text}, email?, student_id?, firstname?, lastname?, ndecc_exam_on?}]; a field that an answer did
 -- not contain is absent and is not written. Numbers: at the first meeting HubSpot's is added; after that, the
--- difference to the one HubSpot showed last (nobody but people writes there as long as the stamp is ours). An answer
--- older than the newest one absorbed changes nothing. Set-based, since an import passes a million of these.
+-- difference to the one HubSpot showed last (nobody but people writes there as long as the stamp is ours). An empty
+-- field is 0 where it was 0 or never met, and no number where it was one. An answer older than the newest one absorbed
+-- changes nothing. Set-based, since an import passes a million of these.
 create function tallybook.absorb_contacts(p_contacts jsonb, p_first_reason text)
 returns table (hubspot_id text, contact_id uuid, outcome text)
 language plpgsql volatile
@@ -60,12 +61,13 @@ begin
 
     -- A text that is no number is neither merged nor taken for zero: a person has to look.
     insert into tallybook.sync_conflicts (object_type, object_id, field, kind, ours, theirs)
-    select 'contact', c.id, u.key, 'unreadable', b.balance::text, u.value
+    select 'contact', c.id, b.credit_type, 'unreadable', b.balance::text, coalesce(r -> 'unreadable' ->> b.credit_type, '')
     from jsonb_array_elements(p_contacts) r
     join tallybook.contacts c on c.hubspot_id = r ->> 'hubspot_id' and c.merged_into is null
-    cross join lateral jsonb_each_text(coalesce(r -> 'unreadable', '{}')) u
-    join tallybook.credit_balances b on b.contact_id = c.id and b.credit_type = u.key
-    order by c.id, u.key
+    join tallybook.credit_balances b on b.contact_id = c.id
+        and (r -> 'unreadable' ? b.credit_type or (r -> 'empty' ? b.credit_type and coalesce(b.crm_base, 0) <> 0))
+    where coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
+    order by c.id, b.credit_type
     on conflict (object_type, object_id, field, kind) where resolved_at is null do update
         set ours = excluded.ours, theirs = excluded.theirs;
 
@@ -79,6 +81,7 @@ begin
         join tallybook.credit_types t on t.name = b.credit_type
         where coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
             and (b.crm_base is null or c.crm_stamp is not distinct from r ->> 'stamp')
+            and not (coalesce(r -> 'empty', '[]') ? b.credit_type and coalesce(b.crm_base, 0) <> 0)
             and b.crm_base is distinct from (r -> 'balances' ->> b.credit_type)::integer
     ), too_much as (
         insert into tallybook.sync_conflicts (object_type, object_id, field, kind, ours, theirs, details)
@@ -110,6 +113,7 @@ begin
     where b.contact_id = c.id and r -> 'balances' ? b.credit_type
         and coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
         and (b.crm_base is null or c.crm_stamp is not distinct from r ->> 'stamp')
+        and not (coalesce(r -> 'empty', '[]') ? b.credit_type and coalesce(b.crm_base, 0) <> 0)
         and b.crm_base is distinct from (r -> 'balances' ->> b.credit_type)::integer;
 
     v_now := pg_catalog.clock_timestamp();
@@ -129,7 +133,7 @@ begin
                      or (r ? 'student_id' and c.student_id is distinct from r ->> 'student_id')))::integer,
             archived_at = case when (r ->> 'archived')::boolean then coalesce(c.archived_at, v_now) end,
             crm_base = c.crm_base || (r - array['hubspot_id', 'updated_at', 'stamp', 'archived', 'balances',
-                                                 'unreadable']),
+                                                 'empty', 'unreadable']),
             crm_modified_at = (r ->> 'updated_at')::timestamptz,
             crm_stamp = r ->> 'stamp',
             updated_at = case when c.crm_modified_at = (r ->> 'updated_at')::timestamptz then c.updated_at

@@ -50,7 +50,7 @@ class DemoSecrets:
 def run_demo(*, port: int, data_dir: Path | None, contacts: int, ready_file: Path | None) -> None:
     """Starts everything, says how to use it, and returns when it was told to stop. Raises SetupError."""
     console = Console(highlight=False, soft_wrap=True)
-    # uvicorn hands the signal on once it has stopped serving; then, as before it serves, our own children follow.
+    # uvicorn hands the signal on once it has stopped serving; then our own children follow.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         _start(stack, console, port=port, data_dir=data_dir, contacts=contacts, ready_file=ready_file)

@@ -71,6 +71,7 @@ class RemoteContact:
             "stamp": self.stamp,
             "archived": self.archived,
             "balances": self.balances,
+            "empty": sorted(self.empty),
             "unreadable": self.unreadable,
         }
 

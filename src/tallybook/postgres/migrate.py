@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from tallybook.domain.errors import SetupError
 from tallybook.postgres.answers import domain_error
@@ -80,6 +80,16 @@ async def migrate(uri: str, *, dry_run: bool = False, mark_supabase: bool = Fals
         if mark_supabase:
             await _mark_supabase(connection)
         return missing
+
+
+async def ensure_database(uri: str, name: str) -> None:
+    """Creates the database `name` on the server behind `uri` unless it is there."""
+    connection = await _connect(uri)
+    await connection.set_autocommit(True)
+    async with connection:
+        cursor = await connection.execute("select 1 from pg_database where datname = %s", (name,))
+        if await cursor.fetchone() is None:
+            await connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
 async def read_status(uri: str) -> SchemaStatus:
