@@ -58,6 +58,7 @@ def test_what_an_answer_did_not_contain_stays_absent():
         "stamp": None,
         "archived": False,
         "balances": {},
+        "empty": [],
         "unreadable": {},
     }
 
