@@ -60,6 +60,10 @@ $$;
 create trigger credit_entries_post before insert on tallybook.credit_entries
     for each row execute function tallybook.post_entry();
 
+-- A row that ON CONFLICT or MERGE leaves out has passed the trigger above: the balance would change without its
+-- entry. PostgreSQL refuses both on a table with a rule for UPDATE; this one does nothing else.
+create rule credit_entries_refuse_on_conflict as on update to tallybook.credit_entries do also nothing;
+
 create function tallybook.refuse_direct_change()
 returns trigger
 language plpgsql
@@ -147,18 +151,24 @@ create trigger bookings_no_overlap_on_update before update of status, contact_id
     for each row when (new.status <> 'Cancelled' and not new.grandfathered)
     execute function tallybook.refuse_overlap();
 
--- What people and other programs know a booking by never changes, except that erasing a person blanks it.
+-- What people and other programs know a booking by never changes, except that erasing a person blanks its text.
 create function tallybook.keep_booking_identity()
 returns trigger
 language plpgsql
 set search_path = ''
 as $$
 begin
+    if old.id = new.id and old.original_mock_exam_id = new.original_mock_exam_id and old.ordinal = new.ordinal
+            and old.idempotency_key = new.idempotency_key
+            and exists (select from tallybook.contacts c where c.id = new.contact_id and c.erased_at is not null) then
+        return new;
+    end if;
     raise exception 'what identifies booking % never changes', old.id using errcode = 'restrict_violation';
 end
 $$;
 
 create trigger bookings_keep_identity before update on tallybook.bookings
     for each row when (old.id <> new.id or old.original_mock_exam_id <> new.original_mock_exam_id
-                       or old.ordinal <> new.ordinal or old.idempotency_key <> new.idempotency_key)
+                       or old.ordinal <> new.ordinal or old.idempotency_key <> new.idempotency_key
+                       or old.booking_id <> new.booking_id)
     execute function tallybook.keep_booking_identity();

@@ -185,7 +185,12 @@ begin
         return tallybook.refuse('EXAM_NOT_FOUND');
     end if;
 
-    perform from tallybook.contacts c where c.id = v_contact_id for no key update;
+    perform from tallybook.contacts c
+    where c.id = v_contact_id and c.merged_into is null and c.archived_at is null for no key update;
+    if not found then
+        -- Merged or archived while this waited for the lock.
+        return tallybook.refuse(case when p_contact_id is null then 'STUDENT_NOT_FOUND' else 'UNAUTHENTICATED' end);
+    end if;
     perform tallybook.expire_overdue_holds(v_contact_id, pg_catalog.clock_timestamp());
     select * into v_exam from tallybook.mock_exams e where e.id = v_exam_id;
     loop

@@ -18,9 +18,19 @@ as $$
 declare
     v_now timestamptz;
 begin
+    -- One answer per contact, the newest: counting a first meeting twice would double the balance.
+    select coalesce(jsonb_agg(d.r), '[]') into p_contacts
+    from (select distinct on (r ->> 'hubspot_id') r from jsonb_array_elements(p_contacts) r
+          order by r ->> 'hubspot_id', (r ->> 'updated_at')::timestamptz desc) d;
+
+    -- Also those whose e-mail an answer has: they may be linked or lose it below.
     perform from tallybook.contacts c
-    where c.merged_into is null
-        and c.hubspot_id in (select r ->> 'hubspot_id' from jsonb_array_elements(p_contacts) r)
+    where c.id in (
+        select o.id from jsonb_array_elements(p_contacts) r
+        join tallybook.contacts o on o.hubspot_id = r ->> 'hubspot_id' and o.merged_into is null
+        union all
+        select o.id from jsonb_array_elements(p_contacts) r
+        join tallybook.contacts o on o.email = r ->> 'email' and o.merged_into is null)
     order by c.id for no key update;
 
     -- A person made here who turns out to be in HubSpot too: linked by e-mail.
@@ -120,7 +130,11 @@ begin
     return query
     with done as (
         update tallybook.contacts c
-        set email = case when r ? 'email' then r ->> 'email' else c.email end,
+        -- An address somebody newer has stays theirs; the next answer for this contact will be newer still.
+        set email = case when r ? 'email' and not exists (
+                select from tallybook.contacts o
+                where o.email = r ->> 'email' and o.merged_into is null and o.id <> c.id)
+                then r ->> 'email' else c.email end,
             student_id = case when r ? 'student_id' then r ->> 'student_id' else c.student_id end,
             firstname = case when r ? 'firstname' then r ->> 'firstname' else c.firstname end,
             lastname = case when r ? 'lastname' then r ->> 'lastname' else c.lastname end,

@@ -86,17 +86,31 @@ language sql stable
 set search_path = ''
 as $$
     with role as (
-        select r.rolname from pg_catalog.pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role')
+        select r.rolname from pg_catalog.pg_roles r
+        where r.rolname in ('anon', 'authenticated', 'service_role') and not r.rolsuper
+    ), relation as (
+        select c.oid, c.relname, c.relrowsecurity, c.relkind in ('r', 'p', 'f') as is_table from pg_catalog.pg_class c
+        where c.relnamespace = 'tallybook'::regnamespace and c.relkind in ('r', 'p', 'f', 'v', 'm')
     ), tab as (
-        select c.oid, c.relname, c.relrowsecurity from pg_catalog.pg_class c
-        where c.relnamespace = 'tallybook'::regnamespace and c.relkind in ('r', 'p')
+        select * from relation t where t.is_table
     )
     select 'table ' || t.relname || ' has no row level security' from tab t where not t.relrowsecurity
     union all
-    select 'role ' || r.rolname || ' can ' || p || ' table ' || t.relname
-    from role r, tab t, unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p
-    where pg_catalog.has_table_privilege(r.rolname, t.oid, p)
-        and not exists (select from pg_catalog.pg_roles s where s.rolname = r.rolname and s.rolsuper)
+    select 'role ' || r.rolname || ' can ' || p || ' ' || t.relname
+    from role r, relation t,
+        unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) p
+    where case when p in ('select', 'insert', 'update', 'references')
+               then pg_catalog.has_any_column_privilege(r.rolname, t.oid, p)
+               else pg_catalog.has_table_privilege(r.rolname, t.oid, p) end
+        -- The views are for service_role to read; a write reaches the trigger that says what to use instead.
+        and not (r.rolname = 'service_role' and not t.is_table and p in ('select', 'insert', 'update', 'delete'))
+    union all
+    select 'role ' || r.rolname || ' may run function ' || f.proname
+    from role r, pg_catalog.pg_proc f
+    where f.pronamespace = 'tallybook'::regnamespace
+        and pg_catalog.has_function_privilege(r.rolname, f.oid, 'execute')
+        and not (r.rolname = 'service_role' and f.proname in ('create_booking_atomic', 'cancel_booking_atomic',
+            'check_idempotency_key', 'get_contact_credits', 'get_booking', 'grant_credits'))
     union all
     select 'everybody may run function ' || f.proname
     from pg_catalog.pg_proc f
@@ -117,6 +131,16 @@ as $$
     from unnest(array['credit_entries', 'audit_log']) t, unnest(array['update', 'delete', 'truncate']) p
     where exists (select from pg_catalog.pg_roles r where r.rolname = 'tallybook_app' and not r.rolsuper)
         and pg_catalog.has_table_privilege('tallybook_app', ('tallybook.' || t)::regclass, p)
+    union all
+    select 'role tallybook_app may change ' || c || ' without what explains it'
+    from (values ('credit_balances', 'balance'), ('credit_balances', 'version'), ('mock_exams', 'total_bookings'))
+        as v (t, c)
+    where exists (select from pg_catalog.pg_roles r where r.rolname = 'tallybook_app' and not r.rolsuper)
+        and pg_catalog.has_column_privilege('tallybook_app', ('tallybook.' || v.t)::regclass, v.c, 'update')
+    union all
+    select 'role tallybook_app may create in the schema'
+    where exists (select from pg_catalog.pg_roles r where r.rolname = 'tallybook_app' and not r.rolsuper)
+        and pg_catalog.has_schema_privilege('tallybook_app', 'tallybook', 'create')
     union all
     select 'role tallybook_app sees no rows of ' || t.relname
     from tab t
