@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -18,7 +19,14 @@ from tallybook.api.deps import ApiConfig, AppDeps, CronJob
 from tallybook.api.logs import configure_logs
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
 from tallybook.domain.errors import DatabaseUnavailable, SetupError
-from tallybook.hubspot.budget import CallBudget, CallKind, CallLimit, CallMade, LocalCallBudget
+from tallybook.hubspot.budget import (
+    CallBudget,
+    CallKind,
+    CallLimit,
+    CallMade,
+    LocalCallBudget,
+    UnlimitedBudget,
+)
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import HubSpotConnection
 from tallybook.jobs import activate_exams, import_students
@@ -28,7 +36,12 @@ from tallybook.postgres.call_budget import CallLimit as SharedCallLimit
 from tallybook.postgres.call_budget import PostgresCallBudget
 from tallybook.postgres.pool import Database
 from tallybook.settings import Settings, load_settings
-from tallybook.usecases.check_readiness import Readiness, check_readiness, demand_readiness
+from tallybook.usecases.check_readiness import (
+    Readiness,
+    check_readiness,
+    demand_readiness,
+    demand_schema,
+)
 from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.verify_staff import verify_staff
@@ -126,6 +139,10 @@ class Parts:
         await self.hubspot.aclose()
         await self.db.close()
 
+    async def demand_schema(self) -> None:
+        """Nothing when the database has our schema. Raises SetupError."""
+        await demand_schema(self.db, release=release())
+
     async def demand_readiness(self) -> None:
         """Nothing when the database has our schema and catalog. Raises SetupError."""
         await demand_readiness(self.db, self.catalog, release=release())
@@ -156,12 +173,7 @@ def assemble(settings: Settings, *, pool_size: int | None = None) -> Parts:
         size=pool_size or settings.tallybook_pool_size,
         transaction_pooler=settings.tallybook_pooler == "transaction",
     )
-    connection = HubSpotConnection(
-        base_url=settings.hubspot_base_url,
-        token=settings.text("HS_PRIVATE_APP_TOKEN") or "",
-        mock_exams_object=settings.hubspot_mock_exams_object,
-        bookings_object=settings.hubspot_bookings_object,
-    )
+    connection = _connection(settings)
     counts = CrmCallCounts()
     hubspot = HubSpotClient(
         connection, budget=_budget(settings, db, connection.answer_timeout_s), observer=counts
@@ -184,6 +196,20 @@ async def opened(settings: Settings, *, pool_size: int | None = None) -> AsyncIt
         yield parts
     finally:
         await parts.close()
+
+
+def unlimited_hubspot(settings: Settings) -> HubSpotClient:
+    """A client that counts no calls: for the few of `doctor`, which must work without a database."""
+    return HubSpotClient(_connection(settings), budget=UnlimitedBudget())
+
+
+def _connection(settings: Settings) -> HubSpotConnection:
+    return HubSpotConnection(
+        base_url=settings.hubspot_base_url,
+        token=settings.text("HS_PRIVATE_APP_TOKEN") or "",
+        mock_exams_object=settings.hubspot_mock_exams_object,
+        bookings_object=settings.hubspot_bookings_object,
+    )
 
 
 def _budget(settings: Settings, db: Database, call_timeout_s: float) -> CallBudget:
@@ -252,9 +278,9 @@ def check_can_serve(settings: Settings) -> None:
         )
 
 
-def configure_logging(settings: Settings) -> None:
-    """JSON lines on standard output, from `TALLYBOOK_LOG_LEVEL` on."""
-    configure_logs()
+def configure_logging(settings: Settings, stream: BinaryIO | None = None) -> None:
+    """JSON lines, from `TALLYBOOK_LOG_LEVEL` on, into `stream` (default standard output)."""
+    configure_logs(stream)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.tallybook_log_level])
     )

@@ -31,15 +31,20 @@ async def check_readiness(db: Database, catalog: Catalog, *, release: str) -> Re
     return Readiness.READY if found == catalog.hash else Readiness.CATALOG_DIFFERS
 
 
-async def demand_readiness(db: Database, catalog: Catalog, *, release: str) -> None:
-    """Nothing when this release can serve here. Raises SetupError saying what is missing and what to do."""
+async def demand_schema(db: Database, *, release: str) -> None:
+    """Nothing when this release can work on this schema. Raises SetupError saying what is missing."""
     try:
         check_release(await _schema_status(db), release=release)
-        found = await _catalog_hash(db)
     except DatabaseUnavailable as error:
         raise SetupError(
             "the database cannot be reached", hint="Check DATABASE_URL and that PostgreSQL runs."
         ) from error
+
+
+async def demand_readiness(db: Database, catalog: Catalog, *, release: str) -> None:
+    """Nothing when this release can serve here. Raises SetupError saying what is missing and what to do."""
+    await demand_schema(db, release=release)
+    found = await _catalog_hash(db)
     if found != catalog.hash:
         raise SetupError(
             "the database has another catalog than this program"

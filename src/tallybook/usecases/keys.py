@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from tallybook.postgres.pool import Database
 
@@ -27,6 +30,11 @@ async def find_key(db: Database, key_id: str) -> KeyRecord | None:
     if row is None:
         return None
     return KeyRecord(row[0], row[1], bytes(row[2]), tuple(row[3]), row[4], row[5])
+
+
+async def list_keys(db: Database) -> list[dict[str, Any]]:
+    """All keys, oldest first, also expired and revoked ones."""
+    return [msgspec.json.decode(row[0], type=dict[str, Any]) for row in await db.fetch_all("list_api_keys")]
 
 
 async def create_key(

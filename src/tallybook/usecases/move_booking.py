@@ -42,3 +42,26 @@ async def move_booking(
             **key_params(caller.credential, idempotency),
         },
     )
+
+
+async def move_as_staff(
+    db: Database, *, booking: str, mock_exam_id: str, actor: str, dry_run: bool = False
+) -> Answer:
+    """Moves any live booking, also a completed one, whatever its closing time. Raises as `move_booking`."""
+    return await db.answer(
+        "move_booking",
+        {
+            "contact_id": None,
+            "epoch": None,
+            "student_id": None,
+            "email": None,
+            "limit_key": None,
+            "limit_per_min": None,
+            "booking": booking,
+            "mock_exam": mock_exam_id,
+            "as_staff": True,
+            "actor": actor,
+            "dry_run": dry_run,
+            **key_params(actor, None),
+        },
+    )

@@ -1,0 +1,2 @@
+-- Closes everything that is not opened by name.
+select tallybook.secure()
