@@ -66,6 +66,8 @@ begin
     from jsonb_array_elements(p_contacts) r
     join tallybook.contacts c on c.hubspot_id = r ->> 'hubspot_id' and c.merged_into is null
     join tallybook.credit_types t on r -> 'balances' ? t.name or r -> 'unreadable' ? t.name
+    -- An older answer is not merged below, and a row without its number would pass for a known 0.
+    where coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
     order by 1, 2
     on conflict on constraint credit_balances_pkey do nothing;
 
