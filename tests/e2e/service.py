@@ -21,6 +21,8 @@ from psycopg import sql
 
 from support.factories import make_contact
 from tallybook.api.secrets import hash_api_secret
+from tallybook.domain.catalog import parse_catalog
+from tallybook.postgres.catalog_tables import apply_catalog
 from tallybook.postgres.pool import Database
 from tallybook.usecases.keys import create_key
 from tallybook.usecases.verify import verify
@@ -292,8 +294,16 @@ def environment_of(uri, simulator, **settings):
 
 
 @asynccontextmanager
-async def serving(uri, directory, *, contacts=400, verified=True, **settings):
-    """A service on this database with `contacts` students in its portal; settings as in the environment."""
+async def serving(uri, directory, *, contacts=400, verified=True, catalog=None, **settings):
+    """A service on this database with `contacts` students in its portal; settings as in the environment.
+
+    `catalog` is the text of a catalog file to use instead of the packaged one.
+    """
+    if catalog is not None:
+        file = directory / "catalog.toml"
+        file.write_text(catalog, "utf-8")
+        await apply_catalog(uri, parse_catalog(catalog, file=str(file)))
+        settings["TALLYBOOK_CATALOG"] = str(file)
     simulator = Simulator(directory, "--contacts", str(contacts))
     server = None
     db = Database(uri, size=4)
