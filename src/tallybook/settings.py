@@ -132,6 +132,15 @@ class Settings(BaseSettings):
             raise ValueError("must begin with https:// or http://")
         return value.rstrip("/") if value is not None else None
 
+    @field_validator("database_url", "database_migration_url")
+    @classmethod
+    def _is_database(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        # `host=... dbname=...` is libpq's other way to write it.
+        if value is not None and not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
+            raise ValueError("must begin with postgresql://")
+        return value
+
     @field_validator("tallybook_time_zone")
     @classmethod
     def _is_zone(cls, value: str) -> str:

@@ -36,7 +36,10 @@ def show(contact: Contact, *, as_json: AsJson = False) -> None:
 def grant(
     contact: Contact,
     credit_type: Annotated[str, typer.Argument(metavar="TYPE", help="A credit type, e.g. sj_credits")],
-    credits: Annotated[int, typer.Argument(metavar="N", help="How many; negative takes away")],  # noqa: A002
+    credits: Annotated[  # noqa: A002 - the word of the catalog
+        int,
+        typer.Argument(metavar="N", min=-999_999_999, max=999_999_999, help="How many; negative takes away"),
+    ],
     *,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")],
     dry_run: DryRun = False,

@@ -12,10 +12,14 @@ from typer import Abort
 from typer.main import get_command
 
 from tallybook.cli.places import bug_report_file
-from tallybook.domain.errors import SetupError, TallybookError, Unavailable
+from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, TallybookError, Unavailable
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
-_NOT_FOR_PEOPLE = frozenset(("field", "problem"))
+# What these say by themselves is meant for students.
+_MESSAGES: dict[type[TallybookError], str] = {
+    CrmBusy: "HubSpot is busy, or the calls it allows are used up.",
+    CrmUnavailable: "HubSpot does not answer.",
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -47,7 +51,7 @@ def _explain(error: Exception) -> int:
         _complain(error.format_message(), f"see: {command} --help")
         return error.exit_code
     if isinstance(error, TallybookError):
-        _complain(error.message, _hint_of(error))
+        _complain(_MESSAGES.get(type(error), error.message), _hint_of(error))
         if _is_debugging():
             traceback.print_exception(error)
         return FAILED
@@ -64,14 +68,11 @@ def _complain(message: str, hint: str | None) -> None:
 def _hint_of(error: TallybookError) -> str | None:
     if isinstance(error, SetupError):
         return error.hint
-    details = [
-        f"{name}: {_flat(value)}"
-        for name, value in error.details.items()
-        if value not in (None, [], {}) and name not in _NOT_FOR_PEOPLE
-    ]
-    field, problem = error.details.get("field"), error.details.get("problem")
-    if field and problem:
-        details.insert(0, f"{field} {problem}")
+    data = dict(error.details)
+    details = []
+    if data.get("field") and data.get("problem"):
+        details.append(f"{data.pop('field')} {data.pop('problem')}")
+    details += [f"{name}: {_flat(value)}" for name, value in data.items() if value not in (None, [], {}, "")]
     if isinstance(error, Unavailable):
         details.append(f"try again in {error.retry_after_s} s")
     return "; ".join(details) or None

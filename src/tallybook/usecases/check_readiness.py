@@ -37,7 +37,8 @@ async def demand_schema(db: Database, *, release: str) -> None:
         check_release(await _schema_status(db), release=release)
     except DatabaseUnavailable as error:
         raise SetupError(
-            "the database cannot be reached", hint="Check DATABASE_URL and that PostgreSQL runs."
+            f"the database cannot be reached: {why_unavailable(error)}",
+            hint="Check DATABASE_URL and that PostgreSQL runs.",
         ) from error
 
 
@@ -52,6 +53,11 @@ async def demand_readiness(db: Database, catalog: Catalog, *, release: str) -> N
             else "the database has no catalog yet",
             hint="Look at the difference with: tallybook catalog check; then run: tallybook catalog apply",
         )
+
+
+def why_unavailable(error: DatabaseUnavailable) -> str:
+    """The last line of what the driver said; it names host and role, never a password."""
+    return str(error.__cause__ or error).strip().splitlines()[-1]
 
 
 async def _schema_status(db: Database) -> SchemaStatus:

@@ -15,7 +15,7 @@ from tallybook.hubspot.fields import ID_PROPERTY, STAMP_PROPERTY, contact_proper
 from tallybook.hubspot.records import Property
 from tallybook.hubspot.session_fields import MOCK_EXAM_PROPERTIES
 from tallybook.postgres.pool import Database
-from tallybook.usecases.check_readiness import demand_readiness, demand_schema
+from tallybook.usecases.check_readiness import demand_readiness, demand_schema, why_unavailable
 
 _DEADLINE_S = 20.0
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
@@ -53,7 +53,7 @@ async def check_database(db: Database, catalog: Catalog, *, release: str) -> lis
     try:
         row = await db.fetch_one("server_facts")
     except DatabaseUnavailable as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+        reason = why_unavailable(error)
         return [
             _fail("database", f"does not answer: {reason}", "Check DATABASE_URL and that PostgreSQL runs.")
         ]

@@ -34,6 +34,10 @@ async def create_mock_exam(
             field="opens_at",
             problem="goes with scheduled sessions",
         )
+    if opens_at is not None and opens_at >= session.starts_at:
+        raise ValidationError(
+            "A session opens before it starts.", field="opens_at", problem="is not before the start"
+        )
     stored = dataclasses.asdict(session) | {"activation": opening.value, "opens_at": opens_at}
     return await db.answer(
         "create_mock_exam",
