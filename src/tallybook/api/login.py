@@ -12,8 +12,8 @@ from tallybook.api.replies import Reply, success, success_of
 from tallybook.api.requests import LoginBody
 from tallybook.api.route import Call
 from tallybook.api.services import Services
+from tallybook.api.student_pair import pair_of
 from tallybook.api.tokens import LIFETIME
-from tallybook.domain.callers import CallerKind
 from tallybook.domain.contacts import Pair
 from tallybook.domain.errors import SetupError
 from tallybook.usecases import sign_in
@@ -54,8 +54,8 @@ async def login(services: Services, call: Call) -> Reply:
 
 async def logout(services: Services, call: Call) -> Reply:
     """End all sessions of the student."""
-    if call.caller.kind is CallerKind.STUDENT:
-        await sign_in.end_sessions(services.deps.db, caller=call.caller)
+    deps = services.deps
+    await sign_in.end_sessions(deps.db, deps.students, caller=call.caller, pair=pair_of(call))
     return success(b"{}", message="You are signed out.")
 
 

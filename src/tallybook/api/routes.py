@@ -59,6 +59,7 @@ _SIGN_IN = (
         summary="Sign out everywhere",
         body=asks.PairBody,
         answer=shapes.Nothing,
+        errors=(*_MISS_ERRORS, errors.LockTimeout),
         tag="sign-in",
     ),
     Route(

@@ -11,10 +11,11 @@ import msgspec
 
 from tallybook.domain.callers import Caller
 from tallybook.domain.contacts import Pair
-from tallybook.domain.errors import LoginFailed, StudentNotFound
+from tallybook.domain.errors import StudentNotFound
 from tallybook.postgres.answers import Answer, StudentNotStored
 from tallybook.postgres.pool import Database
 from tallybook.usecases.find_student import Students
+from tallybook.usecases.show_student import show_student
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class _Session(msgspec.Struct):
     epoch: int
     hubspot_id: str | None
     profile: msgspec.Raw
+
+
+class _Identified(msgspec.Struct):
+    id: UUID
 
 
 async def sign_in(db: Database, students: Students, *, pair: Pair, address: str) -> SignedIn:
@@ -91,11 +96,11 @@ async def redeem_code(db: Database, *, challenge: str, code: str, address: str) 
     return _signed_in(answer)
 
 
-async def end_sessions(db: Database, *, caller: Caller) -> None:
-    """Signs the caller out everywhere."""
-    if caller.contact_id is None:
-        raise LoginFailed("There is no session to end.")
-    await db.answer("end_sessions", {"contact_id": caller.contact_id, "epoch": caller.epoch})
+async def end_sessions(db: Database, students: Students, *, caller: Caller, pair: Pair | None) -> None:
+    """Signs the student out everywhere. Raises Forbidden for another's pair, and as `ask`."""
+    profile = await show_student(db, students, caller=caller, pair=pair)
+    contact_id = msgspec.json.decode(profile.data, type=_Identified).id
+    await db.answer("end_sessions", {"contact_id": contact_id, "epoch": caller.epoch})
 
 
 def _signed_in(answer: Answer) -> SignedIn:
