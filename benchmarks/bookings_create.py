@@ -55,6 +55,7 @@ def run(options: Options) -> Report:
 
             for name in servers:
                 measure(name)  # Fills caches and plans.
+            database.vacuum()
             found = interleaved(list(servers), measure, rounds=ROUNDS_EACH * options.rounds)
         round_trips = _statements_each(database, students)
         proved = is_proved(database)

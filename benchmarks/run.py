@@ -6,6 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
+from harness.machine import busy
 from harness.report import Options
 
 MODULES = (
@@ -49,8 +50,13 @@ def main() -> int:
         return 2
     chosen = [given.name] if given.name != "all" else [name for name in known if _seconds(known[name]) < 60]
     missed = 0
+    warning = busy()
+    if warning:
+        print(warning, file=sys.stderr)
     for name in chosen:
         report = import_module(known[name]).run(Options(rounds=given.rounds, full=given.full))
+        if warning:
+            report.note(warning)
         report.print()
         missed += report.missed
     if missed:

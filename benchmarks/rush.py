@@ -27,6 +27,7 @@ def run(options: Options) -> Report:
             sessions = database.session_ids()
             warm_up = [booking_request(student, sessions[student % 200]) for student in range(STUDENTS)]
             send(server.port, warm_up).expect("201")
+            database.vacuum()
             pairs = []
             for number in range(options.rounds):
                 sql_s = _function_alone_s(database, number)

@@ -79,9 +79,8 @@ def _tell(report: Report, found: dict[str, list[Load]]) -> None:
             f"p50 {median_ms(loads, 0.5):.1f} ms, p99 {median_ms(loads, 0.99):.1f} ms"
         )
     report.note(
-        f"{CONNECTIONS} connections, {CONTACTS:,} contacts at random, median of {len(ours)} interleaved rounds "
-        f"of {ROUND_S:.0f} s; the load generator uses {cpu_ms_each(ours, 'client'):.3f} ms each on the same "
-        "cores."
+        f"{CONNECTIONS} connections, {CONTACTS:,} contacts, median of {len(ours)} interleaved rounds of "
+        f"{ROUND_S:.0f} s; the load generator itself: {cpu_ms_each(ours, 'client'):.3f} ms each."
     )
 
 

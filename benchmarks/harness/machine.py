@@ -13,6 +13,8 @@ import psutil
 from harness.paths import ROOT
 from tallybook.postgres.embedded_binaries import choose_binaries
 
+_QUIET_LOAD = 0.7
+
 
 @cache
 def machine() -> str:
@@ -23,6 +25,14 @@ def machine() -> str:
         f"{_processor()}, {cores} cores, {memory_gb:.0f} GB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, PostgreSQL {_postgresql()}"
     )
+
+
+def busy() -> str | None:
+    """A warning when others use the processors, as lock holders that wait for one distort every ratio."""
+    load = os.getloadavg()[0]
+    if load < _QUIET_LOAD:
+        return None
+    return f"WARNING: a load of {load:.1f} on this machine before the start: do not trust the figures."
 
 
 @cache
