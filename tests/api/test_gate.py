@@ -1,6 +1,7 @@
 """What holds for every request, over a real socket."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import date
 
 import msgspec
@@ -216,9 +217,10 @@ async def test_a_chunked_body_without_end_is_cut_off_at_the_limit(serve, route):
     for _ in range(9):
         writer.write(b"2000\r\n" + b" " * 0x2000 + b"\r\n")
     await writer.drain()
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
-    assert b"413" in head
-    writer.close()
+    try:
+        assert b"413" in await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+    finally:
+        writer.close()
 
 
 async def test_a_client_that_hangs_up_is_logged_and_not_answered(serve, route):
@@ -338,17 +340,23 @@ async def test_a_stopping_server_finishes_what_it_promised(serve, route):
     done = []
 
     async def later():
-        await asyncio.sleep(0.05)
+        # Longer than a stopping server needs to notice that it should.
+        await asyncio.sleep(0.3)
         done.append("mailed")
 
     async def promise(services, _call):
         services.background.start(later(), name="later")
         return success_of(None, status=202)
 
-    served = await serve([route(promise)])
+    @asynccontextmanager
+    async def lifespan():
+        yield
+        done.append("closed")
+
+    served = await serve([route(promise)], lifespan=lifespan)
     assert (await served.http.post("/thing")).status_code == 202
     await served.stop()
-    assert done == ["mailed"]
+    assert done == ["mailed", "closed"]
 
 
 async def test_a_failure_behind_an_answer_is_logged(serve, route):

@@ -90,7 +90,7 @@ class Gate:
         status, reply = _CLIENT_GONE, None
         try:
             reply = await self._reply(exchange, scope, receive)
-            await self._send(reply, exchange, scope, send)
+            await self._send(reply, exchange, send)
             status = reply.status
         except (ClientGoneError, OSError):
             # Nobody is left to answer. What was decided stands, and a repeat finds it.
@@ -156,7 +156,7 @@ class Gate:
             headers += self._cors.preflight(exchange.headers, allowed)
         return Reply(204, b"", headers)
 
-    async def _send(self, reply: Reply, exchange: _Exchange, scope: Scope, send: Send) -> None:
+    async def _send(self, reply: Reply, exchange: _Exchange, send: Send) -> None:
         body = reply.body
         headers = [
             *reply.headers,
@@ -168,7 +168,7 @@ class Gate:
         if self._cors is not None:
             headers += self._cors.headers(exchange.headers)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await send({"type": "http.response.body", "body": body})
 
     def _account(self, exchange: _Exchange, scope: Scope, status: int, reply: Reply | None) -> None:
         seconds = perf_counter() - exchange.started_s

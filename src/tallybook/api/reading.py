@@ -135,27 +135,18 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit() or int(announced) > BODY_LIMIT_BYTES:
         raise _too_large()
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > BODY_LIMIT_BYTES:
-            raise _too_large()
-        return body
-    chunks = [body]
-    size = len(body)
-    while message.get("more_body", False):
-        if size > BODY_LIMIT_BYTES:
-            raise _too_large()
+    chunks: list[bytes] = []
+    size = 0
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-    if size > BODY_LIMIT_BYTES:
-        raise _too_large()
-    return b"".join(chunks)
+        if size > BODY_LIMIT_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
 def _too_large() -> PayloadTooLarge:
