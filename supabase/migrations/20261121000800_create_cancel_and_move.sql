@@ -51,7 +51,7 @@ as $$
             and coalesce(p_refund, case p_type.refund_rule
                 when 'always' then true
                 when 'never' then false
-                else p_booking.starts_at - make_interval(mins => p_type.refund_cutoff_min) > p_now end)
+                else p_booking.starts_at - make_interval(mins => p_type.refund_cutoff_min) >= p_now end)
         order by s.id desc limit 1
     ), jsonb_build_object('credits_restored', 0, 'credit_type', null))
 $$;

@@ -19,8 +19,8 @@ OLD_COLUMNS = {
     "hubspot_bookings": """
         id hubspot_id booking_id associated_mock_exam associated_contact_id student_id name student_email
         booking_status is_active attendance attending_location exam_date dominant_hand token_used
-        token_refunded token_refunded_at token_refund_admin start_time end_time ndecc_exam_date idempotency_key mock_type
-        mock_set created_at updated_at synced_at hubspot_last_sync_at""",
+        token_refunded token_refunded_at token_refund_admin start_time end_time ndecc_exam_date
+        idempotency_key mock_type mock_set created_at updated_at synced_at hubspot_last_sync_at""",
 }
 
 
