@@ -8,14 +8,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, BinaryIO
 
 import structlog
-from starlette.types import ASGIApp
 
-from tallybook.api.app import create_app
-from tallybook.api.deps import ApiConfig, AppDeps, CronJob
 from tallybook.api.logs import configure_logs
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
 from tallybook.domain.errors import DatabaseUnavailable, SetupError
@@ -31,7 +27,7 @@ from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import HubSpotConnection
 from tallybook.jobs import activate_exams, import_students
 from tallybook.jobs.lease import report
-from tallybook.outbound.mail import Mailer, MailSettings, MailTls
+from tallybook.outbound.mail import Mailer, MailSettings
 from tallybook.postgres.call_budget import CallLimit as SharedCallLimit
 from tallybook.postgres.call_budget import PostgresCallBudget
 from tallybook.postgres.pool import Database
@@ -46,6 +42,11 @@ from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.verify_staff import verify_staff
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from tallybook.api.deps import ApiConfig, CronJob
+
 SHARES: Mapping[CallKind, float] = {
     CallKind.MISS: 1.0,
     CallKind.UNSIGNED_MISS: 0.30,
@@ -57,11 +58,6 @@ SHARES: Mapping[CallKind, float] = {
 """Up to which part of the limit each kind of call may fill it (mirror.md 2)."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_MAIL_SCHEMES = {
-    "smtp+starttls": (MailTls.STARTTLS, 587),
-    "smtps": (MailTls.TLS, 465),
-    "smtp": (MailTls.NONE, 25),
-}
 
 
 def release() -> str:
@@ -235,6 +231,9 @@ def _budget(settings: Settings, db: Database, call_timeout_s: float) -> CallBudg
 
 def create_application(parts: Parts) -> ASGIApp:
     """The HTTP application, which closes the parts when it stops. Raises SetupError for what it refuses."""
+    # Most commands serve nothing and should not wait for this.
+    from tallybook.api.app import AppDeps, create_app  # noqa: PLC0415
+
     settings = parts.settings
     check_can_serve(settings)
     return create_app(
@@ -291,28 +290,7 @@ def mailer(settings: Settings) -> Mailer | None:
     text = settings.text("TALLYBOOK_SMTP_URL")
     if text is None:
         return None
-    url = urlsplit(text)
-    known = _MAIL_SCHEMES.get(url.scheme)
-    try:
-        port = url.port
-    except ValueError:
-        known, port = None, None
-    if known is None or not url.hostname:
-        raise SetupError(
-            "TALLYBOOK_SMTP_URL is not the address of a mail server.",
-            hint=f"It begins with {', '.join(f'{scheme}://' for scheme in _MAIL_SCHEMES)} and names a host.",
-        )
-    tls, usual_port = known
-    return Mailer(
-        MailSettings(
-            host=url.hostname,
-            port=port or usual_port,
-            tls=tls,
-            sender=settings.needed("TALLYBOOK_MAIL_FROM"),
-            user=unquote(url.username) if url.username else None,
-            password=unquote(url.password) if url.password else None,
-        )
-    )
+    return Mailer(MailSettings.parse(text, sender=settings.needed("TALLYBOOK_MAIL_FROM")))
 
 
 def cron_jobs(parts: Parts) -> dict[str, CronJob]:
@@ -334,6 +312,8 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
 
 
 def _api_config(settings: Settings) -> ApiConfig:
+    from tallybook.api.deps import ApiConfig  # noqa: PLC0415 - as above
+
     return ApiConfig(
         secret_key=settings.needed("TALLYBOOK_SECRET_KEY"),
         secret_key_previous=settings.text("TALLYBOOK_SECRET_KEY_PREVIOUS"),

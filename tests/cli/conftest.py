@@ -1,6 +1,7 @@
 """The command on the test's database, and a simulated portal beside it."""
 
 import pytest
+
 from support.commands import SECRET_KEY, CommandLine
 
 

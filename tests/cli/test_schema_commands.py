@@ -97,9 +97,9 @@ async def test_doctor_finds_a_right_too_many_and_takes_it_back(tallybook, owner)
     """A grant to `anon` is found by name; `--fix --yes` revokes it, `--fix` alone asks first."""
     await owner.execute("grant usage on schema tallybook to anon; grant select on tallybook.contacts to anon")
     found = failures(levels(tallybook, code=1))
-    assert ("rights", "role anon can select table contacts") in found
+    assert ("rights", "role anon can select contacts") in found
     tallybook("doctor", "--fix", code=1, stdin="n\n")
-    assert ("rights", "role anon can select table contacts") in failures(levels(tallybook, code=1))
+    assert ("rights", "role anon can select contacts") in failures(levels(tallybook, code=1))
     assert not any(
         subject == "rights" for subject, _ in failures(levels(tallybook, "--fix", "--yes", code=1))
     )

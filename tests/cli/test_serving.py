@@ -6,8 +6,8 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.commands import fetch, served
 
+from support.commands import fetch, served
 from tallybook.postgres.migrate import migrations
 
 STUDENT = {"student_id": "1599000", "email": "student0@example.com"}

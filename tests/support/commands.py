@@ -1,5 +1,6 @@
 """Runs the command as a user would: as a process, in a folder of its own."""
 
+import io
 import json
 import os
 import signal
@@ -8,9 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
+
+from tallybook.cli.run import run
 
 COMMAND = Path(sys.executable).with_name("tallybook")
 SECRET_KEY = "a secret key of the tests, long enough to be one"
@@ -50,9 +55,25 @@ class CommandLine:
         """What a command prints with `--json`."""
         return json.loads(self(*arguments, "--json", **settings).stdout)
 
-    def error(self, *arguments, code=1, **settings):
-        """The lines a command that fails says: error and hint."""
-        lines = self(*arguments, code=code, **settings).stderr.splitlines()
+    def error(self, *arguments, code=1, stdin="", **settings):
+        """The lines a command that fails says: error and hint.
+
+        Runs in this process, in a thread without an event loop: there are many ways to fail, and starting a
+        process for each would take longer than everything else.
+        """
+        given = {**self.environment, **settings}
+        environment = {name: value for name, value in given.items() if value is not None}
+        said, failed = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, environment, clear=True),
+            patch("sys.stdin", io.StringIO(stdin)),
+            chdir(self.folder),
+            redirect_stdout(said),
+            redirect_stderr(failed),
+            ThreadPoolExecutor(1) as thread,
+        ):
+            assert thread.submit(run, arguments).result() == code, (said.getvalue(), failed.getvalue())
+        lines = failed.getvalue().splitlines()
         assert lines[0].startswith("error: ")
         assert len(lines) <= 2
         return lines

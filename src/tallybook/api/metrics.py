@@ -9,13 +9,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tallybook.api.deps import CrmCalls
+from tallybook.api.metrics_across import FiguresAcrossProcesses, is_one_of_many
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """The figures of one process. Label children are kept: finding them costs more than counting."""
+    """The figures of one process, or its part of those of several.
+
+    Label children are kept: finding them costs more than counting.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,12 @@ class Metrics:
         )
         self._hit_count = 0
         self._miss_count = 0
+        self._across: FiguresAcrossProcesses | None = None
+        if is_one_of_many():
+            self._across = FiguresAcrossProcesses(
+                in_flight=lambda: self.in_flight, pool_figures=pool_figures, crm_figures=crm_figures
+            )
+            return
         in_flight = Gauge("tallybook_requests_in_flight", "Requests being answered", registry=self._registry)
         in_flight.set_function(lambda: self.in_flight)
         hit_rate = Gauge(
@@ -72,10 +82,12 @@ class Metrics:
         elif lookup == "miss":
             self._miss_count += 1
             self._misses.inc()
+        if self._across is not None:
+            self._across.publish()
 
     def exposition(self) -> bytes:
         """Everything in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) if self._across is None else self._across.exposition()
 
     def _hit_rate(self) -> float:
         looked_up = self._hit_count + self._miss_count
