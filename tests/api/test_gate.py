@@ -203,7 +203,8 @@ async def test_a_body_of_64_kb_passes_and_one_byte_more_does_not(serve, route):
     assert fits.status_code == 200
     large = await served.http.post("/thing", content=start.ljust(LIMIT + 1), headers=json)
     assert (large.status_code, error_of(large)["code"]) == (413, "PAYLOAD_TOO_LARGE")
-    assert large.headers["connection"] == "close"
+    # A reset would take the answer from a client that is still sending.
+    assert "connection" not in large.headers
 
 
 async def test_a_chunked_body_without_end_is_cut_off_at_the_limit(serve, route):
