@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -64,6 +65,12 @@ class _Connection:
             await self._read_chunks()
         return status, b"\r\nconnection: close" not in lower
 
+    async def close(self) -> None:
+        """Closes it, whatever the other side does."""
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
+
     async def _read_chunks(self) -> None:
         while True:
             size = int((await self.reader.readuntil(b"\r\n")).split(b";")[0], 16)
@@ -102,13 +109,13 @@ class LoadClient:
             tasks += [asyncio.create_task(self._send(request, outcome)) for request in wave]
         await asyncio.gather(*tasks)
         outcome.duration_s = loop.time() - started
-        for connection in self._idle:
-            connection.writer.close()
-        self._idle.clear()
+        while self._idle:
+            await self._idle.pop().close()
         return outcome
 
     async def _send(self, request: bytes, outcome: Outcome) -> None:
         began = time.perf_counter()
+        connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = self._idle.pop() if self._idle else await self._connect()
@@ -117,13 +124,15 @@ class LoadClient:
             # TimeoutError is an OSError, IncompleteReadError an EOFError.
             outcome.statuses[0] += 1
             outcome.problems[type(error).__name__] += 1
+            if connection is not None:
+                await connection.close()
             return
         outcome.latencies_ms.append((time.perf_counter() - began) * 1000)
         outcome.statuses[status] += 1
         if stays_open:
             self._idle.append(connection)
         else:
-            connection.writer.close()
+            await connection.close()
 
     async def _connect(self) -> _Connection:
         target = self._target
