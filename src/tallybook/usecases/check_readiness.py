@@ -56,8 +56,8 @@ async def demand_readiness(db: Database, catalog: Catalog, *, release: str) -> N
 
 
 def why_unavailable(error: DatabaseUnavailable) -> str:
-    """The last line of what the driver said; it names host and role, never a password."""
-    return str(error.__cause__ or error).strip().splitlines()[-1]
+    """The first line of what the driver said; it names host and role, never a password."""
+    return str(error.__cause__ or error).strip().splitlines()[0]
 
 
 async def _schema_status(db: Database) -> SchemaStatus:
