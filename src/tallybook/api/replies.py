@@ -74,6 +74,6 @@ def failure(error: TallybookError, *, request_id: str, challenge: bytes = BEARER
         headers.append((b"www-authenticate", challenge))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.details.get("allowed", ())).encode()))
-    # Status 413 does not close the connection: closing with bytes unread resets it, and a client that is still
-    # sending would never see the answer. uvicorn drops the rest as it comes.
+    # Status 413 does not close the connection: closing with bytes unread resets it, and a client that is
+    # still sending would never see the answer. uvicorn drops the rest as it comes.
     return Reply(status, body, tuple(headers))
