@@ -65,21 +65,23 @@ begin
     select c.id, t.name
     from jsonb_array_elements(p_contacts) r
     join tallybook.contacts c on c.hubspot_id = r ->> 'hubspot_id' and c.merged_into is null
-    join tallybook.credit_types t on r -> 'balances' ? t.name or r -> 'unreadable' ? t.name
-    -- An older answer is not merged below, and a row without its number would pass for a known 0.
+    join tallybook.credit_types t on r -> 'balances' ? t.name
+    -- An older answer is not merged below, and a row without its number would pass for a known 0; so would one for a
+    -- text that is no number.
     where coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
     order by 1, 2
     on conflict on constraint credit_balances_pkey do nothing;
 
     -- A text that is no number is neither merged nor taken for zero: a person has to look.
     insert into tallybook.sync_conflicts (object_type, object_id, field, kind, ours, theirs)
-    select 'contact', c.id, b.credit_type, 'unreadable', b.balance::text, coalesce(r -> 'unreadable' ->> b.credit_type, '')
+    select 'contact', c.id, t.name, 'unreadable', b.balance::text, coalesce(r -> 'unreadable' ->> t.name, '')
     from jsonb_array_elements(p_contacts) r
     join tallybook.contacts c on c.hubspot_id = r ->> 'hubspot_id' and c.merged_into is null
-    join tallybook.credit_balances b on b.contact_id = c.id
-        and (r -> 'unreadable' ? b.credit_type or (r -> 'empty' ? b.credit_type and coalesce(b.crm_base, 0) <> 0))
-    where coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
-    order by c.id, b.credit_type
+    join tallybook.credit_types t on r -> 'unreadable' ? t.name or r -> 'empty' ? t.name
+    left join tallybook.credit_balances b on b.contact_id = c.id and b.credit_type = t.name
+    where (r -> 'unreadable' ? t.name or coalesce(b.crm_base, 0) <> 0)
+        and coalesce(c.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
+    order by c.id, t.name
     on conflict (object_type, object_id, field, kind) where resolved_at is null do update
         set ours = excluded.ours, theirs = excluded.theirs;
 
