@@ -21,8 +21,10 @@ from tallybook.usecases.absorb_contacts import absorb_contacts
 
 _log = structlog.get_logger(__name__)
 
-# Long enough for requests that arrive together to share a call, too short for a person to notice.
-_GATHER_S = 0.005
+# A call leaves when no further miss has come for a moment: those that arrive together share it, also when a
+# busy server reads them slowly. It never waits so long that a person would notice.
+_QUIET_S = 0.005
+_GATHER_AT_MOST_S = 0.05
 # While these are under way, the next misses collect into fuller batches.
 _CALLS_IN_FLIGHT = 2
 # A miss is answered within two seconds, if only with "try again"; the call goes on and stores what it brings.
@@ -120,6 +122,7 @@ class _Gatherer:
         self._asked: dict[str, asyncio.Future[Found | None]] = {}
         self._waiting: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._send_by = 0.0
         self._calls: set[asyncio.Task[None]] = set()
 
     async def read(self, key: str) -> Found | None:
@@ -133,13 +136,21 @@ class _Gatherer:
             self._waiting.append(key)
             if len(self._waiting) >= BATCH_SIZE:
                 self._send()
-            elif self._timer is None:
-                self._timer = loop.call_later(_GATHER_S, self._send)
+            else:
+                self._wait_for_more(loop)
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 return await asyncio.shield(asked)
         except TimeoutError as error:
             raise CrmBusy from error
+
+    def _wait_for_more(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        if self._timer is None:
+            self._send_by = now + _GATHER_AT_MOST_S
+        else:
+            self._timer.cancel()
+        self._timer = loop.call_at(min(now + _QUIET_S, self._send_by), self._send)
 
     def _send(self) -> None:
         if self._timer is not None:
