@@ -249,6 +249,7 @@ def create_application(parts: Parts) -> ASGIApp:
             cron_jobs=cron_jobs(parts),
             pool_figures=partial(_pool_figures, parts.db),
             crm_figures=lambda: parts.crm_calls.by_kind,
+            watch_store_failures=parts.students.watch_store_failures,
             lifespan=partial(_lifespan, parts),
         )
     )

@@ -42,10 +42,13 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
         trusted_proxies=config.trusted_proxies,
     )
     document = openapi_document(table.routes)
+    metrics = Metrics(pool_figures=deps.pool_figures, crm_figures=deps.crm_figures)
+    if deps.watch_store_failures is not None:
+        deps.watch_store_failures(metrics.count_not_stored)
     services = Services(
         deps=deps,
         tokens=tokens,
-        metrics=Metrics(pool_figures=deps.pool_figures, crm_figures=deps.crm_figures),
+        metrics=metrics,
         background=Background(),
         openapi=msgspec.json.encode(document),
         docs_page=docs_page(document),

@@ -80,5 +80,7 @@ class AppDeps:
     """Connections by state: in_use, idle, waiting, size."""
     crm_figures: Callable[[], Mapping[str, CrmCalls]] | None = None
     """Calls to HubSpot by kind."""
+    watch_store_failures: Callable[[Callable[[], None]], None] | None = None
+    """Takes what to call whenever a student HubSpot knows could not be stored."""
     lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
     """Opened before the first request and closed after the last."""

@@ -48,6 +48,12 @@ class Metrics:
         self._misses = Counter(
             "tallybook_lookup_misses", "Look-ups that asked HubSpot", registry=self._registry
         )
+        not_stored = Counter(
+            "tallybook_lookups_not_stored",
+            "Answers of HubSpot that PostgreSQL could not keep",
+            registry=self._registry,
+        )
+        self.count_not_stored: Callable[[], None] = not_stored.inc
         self._hit_count = 0
         self._miss_count = 0
         self._across: FiguresAcrossProcesses | None = None

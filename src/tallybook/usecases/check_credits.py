@@ -12,7 +12,7 @@ from tallybook.domain.callers import Caller, CallerKind
 from tallybook.domain.catalog import Catalog, MockType
 from tallybook.domain.contacts import Pair
 from tallybook.domain.credits import breakdown
-from tallybook.domain.errors import CrmBusy, DatabaseUnavailable, InvalidMockType
+from tallybook.domain.errors import CrmBusy, DatabaseUnavailable, Forbidden, InvalidMockType
 from tallybook.hubspot.fields import RemoteContact
 from tallybook.postgres.answers import Answer, StudentNotStored
 from tallybook.postgres.pool import Database
@@ -28,17 +28,21 @@ async def check_credits(
     Raises InvalidMockType, StudentNotFound, CrmBusy, CrmUnavailable, the refusals of the caller; and
     DatabaseUnavailable only when neither PostgreSQL nor HubSpot can be asked for this caller.
     """
+    identified = True
     params = {**who(caller, pair), "mock_type": mock_type, "source": "database"}
     try:
         return await db.answer("check_credits", params)
     except StudentNotStored as missing:
         hubspot_id = missing.details.get("hubspot_id")
     except DatabaseUnavailable:
-        if pair is None and caller.hubspot_id is None:
+        if caller.contact_id is not None and caller.hubspot_id is None:
+            # Only the database knows whom this token stands for; a pair beside it may be anybody's.
             raise
-        hubspot_id = caller.hubspot_id
+        hubspot_id, identified = caller.hubspot_id, False
     known = _mock_type(students.catalog, mock_type)
     found = await students.fetch(pair=pair, hubspot_id=hubspot_id, signed=caller.kind is not CallerKind.PAIR)
+    if not identified and hubspot_id is not None and pair is not None and pair != _pair_of(found.contact):
+        raise Forbidden
     if found.stored:
         try:
             answer = await db.answer("check_credits", params | {"source": "hubspot"})
@@ -51,6 +55,10 @@ async def check_credits(
     # Not stored: the answer still stands, without an id to hold on to.
     shown = _from_remote(found.contact, known, students.catalog)
     return Answer(msgspec.json.encode(shown), lookup="miss")
+
+
+def _pair_of(contact: RemoteContact) -> Pair | None:
+    return Pair(contact.student_id, contact.email) if contact.student_id and contact.email else None
 
 
 def _mock_type(catalog: Catalog, name: str) -> MockType:

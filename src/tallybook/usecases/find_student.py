@@ -54,13 +54,13 @@ class Students:
         client: HubSpotClient,
         db: Database,
         catalog: Catalog,
-        *,
-        on_store_failure: Callable[[], None] = lambda: None,
     ) -> None:
         def gatherer(kind: CallKind, id_property: str | None) -> _Gatherer:
             return _Gatherer(
-                client, db, catalog, kind=kind, id_property=id_property, on_store_failure=on_store_failure
+                client, db, catalog, kind=kind, id_property=id_property, on_store_failure=self._store_failed
             )
+
+        self._count_store_failure: Callable[[], None] = lambda: None
 
         self._by_email = {
             True: gatherer(CallKind.MISS, "email"),
@@ -69,6 +69,13 @@ class Students:
         self._by_id = {True: gatherer(CallKind.MISS, None), False: gatherer(CallKind.UNSIGNED_MISS, None)}
         self.catalog = catalog
         self._unknown: dict[Pair, float] = {}
+
+    def watch_store_failures(self, count: Callable[[], None]) -> None:
+        """`count` is called whenever PostgreSQL could not keep what HubSpot answered."""
+        self._count_store_failure = count
+
+    def _store_failed(self) -> None:
+        self._count_store_failure()
 
     async def fetch(self, *, pair: Pair | None, hubspot_id: str | None, signed: bool) -> Found:
         """The student, by HubSpot id when that is known, else by the pair.
@@ -200,9 +207,9 @@ class _Gatherer:
             return frozenset()
         try:
             absorbed = await absorb_contacts(self._db, contacts, first_reason="crm_link")
-        except TallybookError as error:
+        except Exception:  # noqa: BLE001 - whatever is wrong with our database, HubSpot's answer stands
             self._on_store_failure()
-            _log.exception("miss_not_stored", contacts=len(contacts), error=error.code)
+            _log.exception("miss_not_stored", contacts=len(contacts))
             return frozenset()
         return frozenset(absorbed)
 
