@@ -199,6 +199,9 @@ def _query_parameters(shape: type[Shape], components: dict[str, Any]) -> list[di
         if described:
             field["description"] = described
         field["schema"] = {key: value for key, value in options[0].items() if key != "description"}
+        if not field["required"] and field["schema"].get("minLength") == 1:
+            # An empty value counts as not given.
+            del field["schema"]["minLength"]
         if given.get("default") is not None:
             field["schema"]["default"] = given["default"]
         parameters.append(field)
