@@ -38,7 +38,7 @@ _NOT_DECIDED = ("rate_events", "crm_call_slots", "login_challenges")
 
 
 def _clean_environment():
-    kept = ("PATH", "HOME", "TMPDIR", "LANG", "PG_BINDIR", "LD_LIBRARY_PATH")
+    kept = ("PATH", "HOME", "TMPDIR", "LANG", "PG_BINDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
