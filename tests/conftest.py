@@ -1,6 +1,8 @@
 """A real PostgreSQL for everybody: one server per run, a cloned database per test, verified at its end."""
 
+import tempfile
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,9 +22,20 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
-async def postgres_server(tmp_path_factory):
+def data_dir():
+    """Where the server of this run keeps its data; every account may pass through.
+
+    Run as root, PostgreSQL before 16 goes back to its directory by name, as another account.
+    """
+    with tempfile.TemporaryDirectory(prefix="tallybook-test-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(data_dir):
     """The embedded PostgreSQL of this run with a migrated template; `PG_BINDIR` chooses its programs."""
-    with EmbeddedServer.start(tmp_path_factory.mktemp("postgresql"), settings=SETTINGS) as embedded:
+    with EmbeddedServer.start(data_dir, settings=SETTINGS) as embedded:
         server = TestServer(embedded)
         await server.prepare()
         yield server
