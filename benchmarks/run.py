@@ -24,7 +24,7 @@ MODULES = (
 """Each has TITLE, SECONDS (about how long it takes) and `run(options) -> Report`."""
 
 FULL = {
-    "import_contacts": "--full: also a million contacts, about 10 minutes",
+    "import_contacts": "--full: also a million contacts, about 12 minutes",
     "growth": "--full: against a million contacts and five million entries; without, a hundred thousand",
 }
 

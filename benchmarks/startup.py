@@ -12,7 +12,7 @@ from harness.report import Options, Report
 from harness.servers import environment, serve
 
 TITLE = "start: serve on an existing database, and --help"
-SECONDS = 20
+SECONDS = 12
 CONTACTS = 10_000
 
 

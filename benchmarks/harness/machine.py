@@ -13,7 +13,7 @@ import psutil
 from harness.paths import ROOT
 from tallybook.postgres.embedded_binaries import choose_binaries
 
-_QUIET_LOAD = 0.7
+_QUIET_PERCENT = 10.0
 
 
 @cache
@@ -29,10 +29,10 @@ def machine() -> str:
 
 def busy() -> str | None:
     """A warning when others use the processors, as lock holders that wait for one distort every ratio."""
-    load = os.getloadavg()[0]
-    if load < _QUIET_LOAD:
+    used_percent = psutil.cpu_percent(interval=1.0)
+    if used_percent < _QUIET_PERCENT:
         return None
-    return f"WARNING: a load of {load:.1f} on this machine before the start: do not trust the figures."
+    return f"WARNING: others used {used_percent:.0f} % of the processors before the start: do not trust this."
 
 
 @cache
