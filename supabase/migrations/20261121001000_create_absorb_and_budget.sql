@@ -219,3 +219,15 @@ set search_path = ''
 as $$
     update tallybook.crm_call_slots set answered_at = pg_catalog.clock_timestamp() where id = p_slot
 $$;
+
+-- Tells the planner how large the tables have become; an import that fills them calls it now and then. As the owner,
+-- since only the owner may.
+create function tallybook.refresh_statistics()
+returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    analyze tallybook.contacts, tallybook.credit_balances, tallybook.credit_entries;
+end
+$$;

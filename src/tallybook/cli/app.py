@@ -57,7 +57,7 @@ def _tallybook(
 
 _ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-app.command("demo", context_settings=_ANYTHING, add_help_option=False)(demo_command.demo)
+app.command("demo")(demo_command.demo)
 app.command("serve")(serving.serve)
 app.command("worker")(working.worker)
 app.command("simulator", context_settings=_ANYTHING, add_help_option=False)(simulating.simulator)

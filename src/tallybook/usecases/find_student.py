@@ -26,7 +26,8 @@ _log = structlog.get_logger(__name__)
 _QUIET_S = 0.005
 _GATHER_AT_MOST_S = 0.05
 # While these are under way, the next misses collect into fuller batches.
-_CALLS_IN_FLIGHT = 2
+_CALLS_IN_FLIGHT = 4
+_SPACING_S = 0.1
 # A miss is answered within two seconds, if only with "try again"; the call goes on and stores what it brings.
 _ANSWER_WITHIN_S = 1.9
 _CALL_DEADLINE_S = 10.0
@@ -129,7 +130,7 @@ class _Gatherer:
         self._asked: dict[str, asyncio.Future[Found | None]] = {}
         self._waiting: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._send_by = 0.0
+        self._send_by = self._sent_at = 0.0
         self._calls: set[asyncio.Task[None]] = set()
 
     async def read(self, key: str) -> Found | None:
@@ -157,7 +158,10 @@ class _Gatherer:
             self._send_by = now + _GATHER_AT_MOST_S
         else:
             self._timer.cancel()
-        self._timer = loop.call_at(min(now + _QUIET_S, self._send_by), self._send)
+        at = min(now + _QUIET_S, self._send_by)
+        if self._calls:
+            at = max(at, self._sent_at + _SPACING_S)
+        self._timer = loop.call_at(at, self._send)
 
     def _send(self) -> None:
         if self._timer is not None:
@@ -167,11 +171,13 @@ class _Gatherer:
             batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
+            self._sent_at = asyncio.get_running_loop().time()
             call.add_done_callback(self._called)
 
     def _called(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        self._send()
+        if self._timer is None:
+            self._send()
 
     async def _call(self, batch: Sequence[str]) -> None:
         try:

@@ -18,6 +18,8 @@ from tallybook.postgres.pool import Database
 from tallybook.usecases.absorb_contacts import absorb_contacts
 
 _STATE = "import:contacts"
+# Plans made for empty tables get slower with every page; autovacuum would notice minutes later.
+_STATISTICS_AFTER_PAGES = frozenset((10, 100, 1_000))
 
 
 @dataclass(slots=True)
@@ -71,14 +73,18 @@ async def import_contacts(
     left = None if dry_run or limit is not None else await _left_of_last_time(db)
     result = ImportResult(resumed=left is not None)
     pages = walk(client, "contacts", properties=contact_properties(catalog), kind=CallKind.IMPORT, left=left)
+    page_number = 0
     async with aclosing(pages):
         async for page in pages:
+            page_number += 1
             contacts = [parse_contact(record, catalog) for record in page.records]
             students = [contact for contact in contacts if contact.student_id is not None]
             if limit is not None:
                 students = students[: limit - result.students]
             if not dry_run:
                 await _store(db, students, batch_size=batch_size, result=result)
+                if page_number in _STATISTICS_AFTER_PAGES:
+                    await db.fetch_all("refresh_statistics")
             result.count(students)
             result.read += len(contacts)
             result.total = page.total

@@ -1,0 +1,2 @@
+-- Tells the planner how large the tables have become.
+select tallybook.refresh_statistics()
