@@ -71,8 +71,10 @@ create index login_challenges_expires_idx on tallybook.login_challenges (expires
 create unlogged table tallybook.rate_events (
     key text not null,
     window_start timestamptz not null,
+    -- Each connection counts in a row of its own, so that callers behind one address never wait for each other.
+    backend integer not null,
     calls integer not null,
-    constraint rate_events_pkey primary key (key, window_start)
+    constraint rate_events_pkey primary key (key, window_start, backend)
 ) with (fillfactor = 70);
 
 create index rate_events_window_idx on tallybook.rate_events (window_start);

@@ -22,7 +22,8 @@ language sql immutable
 as $$ select row(null, null, p_outcome, p_data, false)::tallybook.answer $$;
 
 -- Counts a call in a sliding minute: the last window counts as far as it still overlaps. Refused calls are not
--- counted, so somebody who keeps hammering gets back in a minute after slowing down.
+-- counted, so somebody who keeps hammering gets back in a minute after slowing down. Calls under way on other
+-- connections are not seen yet: at most so many pass beyond the limit.
 create function tallybook.allow_call(p_key text, p_limit integer)
 returns boolean
 language plpgsql volatile
@@ -31,17 +32,22 @@ as $$
 declare
     v_now timestamptz := pg_catalog.clock_timestamp();
     v_window timestamptz := pg_catalog.date_trunc('minute', v_now);
-    v_before numeric;
+    v_calls numeric;
 begin
-    select e.calls * (1 - extract(epoch from v_now - v_window) / 60) into v_before
-    from tallybook.rate_events e where e.key = p_key and e.window_start = v_window - interval '1 minute';
+    select sum(case when e.window_start = v_window then e.calls
+                    else e.calls * (1 - extract(epoch from v_now - v_window) / 60) end) into v_calls
+    from tallybook.rate_events e
+    where e.key = p_key and e.window_start >= v_window - interval '1 minute';
+    if coalesce(v_calls, 0) >= p_limit then
+        return false;
+    end if;
     if pg_catalog.random() < 0.002 then
         delete from tallybook.rate_events where window_start < v_now - interval '10 minutes';
     end if;
-    insert into tallybook.rate_events as e (key, window_start, calls) values (p_key, v_window, 1)
-    on conflict (key, window_start) do update set calls = e.calls + 1
-        where e.calls + coalesce(v_before, 0) < p_limit;
-    return found and coalesce(v_before, 0) < p_limit;
+    insert into tallybook.rate_events as e (key, window_start, backend, calls)
+    values (p_key, v_window, pg_catalog.pg_backend_pid(), 1)
+    on conflict (key, window_start, backend) do update set calls = e.calls + 1;
+    return true;
 end
 $$;
 
@@ -193,6 +199,7 @@ as $$
     on conflict on constraint outbox_pkey do update
         set version = o.version + 1,
             dead_at = null,
+            attempts = case when o.dead_at is null then o.attempts else 0 end,
             next_attempt_at = least(o.next_attempt_at, excluded.next_attempt_at)
 $$;
 

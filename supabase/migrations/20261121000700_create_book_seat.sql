@@ -169,6 +169,9 @@ declare
     v_credits jsonb;
     v_data jsonb;
 begin
+    if btrim(p_override_reason) = '' then
+        return tallybook.refuse('VALIDATION_ERROR', '{"field": "reason", "problem": "is missing"}');
+    end if;
     select i.contact_id, i.refusal into v_contact_id, v_refusal
     from tallybook.identify(p_contact_id, p_epoch, p_student_id, p_email) i;
     if v_refusal is not null then

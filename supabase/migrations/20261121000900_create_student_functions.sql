@@ -473,3 +473,26 @@ begin
     return tallybook.grant_answer('ok', tallybook.session_json(v_challenge.contact_id));
 end
 $$;
+
+-- Removes what nobody asks for any more, a thousand rows at most; gives how many. Safe to run at any time.
+create function tallybook.sweep()
+returns integer
+language sql volatile
+set search_path = ''
+as $$
+    with keys as (
+        delete from tallybook.idempotency_keys k
+        where (k.credential, k.contact_id, k.route, k.key) in (
+            select o.credential, o.contact_id, o.route, o.key from tallybook.idempotency_keys o
+            where o.created_at < pg_catalog.clock_timestamp() - interval '25 hours'
+            order by o.created_at limit 1000 for update skip locked)
+        returning 1
+    ), challenges as (
+        delete from tallybook.login_challenges l
+        where l.id in (select o.id from tallybook.login_challenges o
+                       where o.expires_at < pg_catalog.clock_timestamp() - interval '1 day'
+                       limit 1000 for update skip locked)
+        returning 1
+    )
+    select (select count(*) from keys)::integer + (select count(*) from challenges)::integer
+$$;

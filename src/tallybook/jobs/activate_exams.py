@@ -12,9 +12,10 @@ JOB = "activate-scheduled-exams"
 
 
 async def activate_exams(db: Database, *, max_s: float) -> JobResult:
-    """Records all sessions whose opening minute has passed."""
+    """Records all sessions whose opening minute has passed, and removes expired keys and challenges."""
     ends_at = time.monotonic() + max_s
     opened = 0
+    await db.fetch_all("sweep")
     while True:
         found = await open_scheduled_exams(db)
         opened += found

@@ -30,6 +30,8 @@ Row = tuple[Any, ...]
 _SETTLE_SESSION = "settle_session"
 _ATTEMPTS = 3
 _DOWN_FOR_S = 0.5
+# The server ends a statement after 15 s; one that has not even said so by then is frozen or out of reach.
+_ANSWER_WITHIN_S = 20.0
 
 
 class _JsonText(Loader):
@@ -104,8 +106,9 @@ class Database:
         for attempt in range(1, _ATTEMPTS + 1):
             connection = await self._acquire()
             try:
-                cursor = await connection.execute(text, params)
-                rows = await cursor.fetchall() if cursor.description else []
+                async with asyncio.timeout(_ANSWER_WITHIN_S):
+                    cursor = await connection.execute(text, params)
+                    rows = await cursor.fetchall() if cursor.description else []
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
                 self._release(connection)
                 if attempt == _ATTEMPTS:
@@ -113,6 +116,9 @@ class Database:
             except psycopg.Error as error:
                 self._release(connection)
                 raise domain_error(error) or error from error
+            except TimeoutError as error:
+                await self._discard(connection)
+                raise DatabaseUnavailable from error
             except BaseException:
                 # Cancelled in the middle: what the server still does with this connection is unknown.
                 await self._discard(connection)
@@ -185,7 +191,11 @@ class Database:
             connection.adapters.register_loader(name, _JsonText)
         if not self._pooler:
             # A transaction pooler keeps no session state; there, DATABASE_URL names the application's role.
-            await connection.execute(sql(_SETTLE_SESSION))
+            try:
+                await connection.execute(sql(_SETTLE_SESSION))
+            except BaseException:
+                connection.pgconn.finish()
+                raise
         return connection
 
     def _release(self, connection: AsyncConnection[Row]) -> None:

@@ -8,10 +8,18 @@ from typing import Any
 
 from tallybook.domain.callers import Caller, CallerKind
 from tallybook.domain.contacts import Pair
-from tallybook.domain.errors import CrmBusy, DatabaseUnavailable, StudentNotFound, ValidationError
+from tallybook.domain.errors import (
+    CrmBusy,
+    DatabaseUnavailable,
+    RateLimited,
+    StudentNotFound,
+    ValidationError,
+)
 from tallybook.postgres.answers import Answer, StudentNotStored
 from tallybook.postgres.pool import Database
-from tallybook.usecases.find_student import Students
+from tallybook.usecases.find_student import Found, Students
+
+_GUESSES_PER_MIN = 10
 
 
 def who(caller: Caller, pair: Pair | None) -> dict[str, Any]:
@@ -37,6 +45,26 @@ def limit(caller: Caller) -> dict[str, Any]:
     return {"limit_key": caller.limit_key, "limit_per_min": caller.limit_per_min}
 
 
+async def fetch_student(
+    db: Database, students: Students, *, caller: Caller, pair: Pair | None, hubspot_id: str | None
+) -> Found:
+    """The student as HubSpot shows it. Without a signed credential a wrong pair is a guess: ten a minute.
+
+    Raises StudentNotFound, RateLimited, CrmBusy, CrmUnavailable.
+    """
+    if caller.kind is not CallerKind.PAIR:
+        return await students.fetch(pair=pair, hubspot_id=hubspot_id, signed=True)
+    address = {"address": caller.credential.removeprefix("pair:")}
+    row = await db.fetch_one("recent_login_failures", address)
+    if row is not None and row[0] >= _GUESSES_PER_MIN:
+        raise RateLimited
+    try:
+        return await students.fetch(pair=pair, hubspot_id=hubspot_id, signed=False)
+    except StudentNotFound:
+        await db.fetch_all("count_login_failure", address)
+        raise
+
+
 async def ask(
     db: Database,
     students: Students,
@@ -49,15 +77,15 @@ async def ask(
 ) -> Answer:
     """Asks a deciding function about a student; one not stored yet is fetched from HubSpot first.
 
-    `after_miss` replaces parameters when the answer rests on what HubSpot just said. Raises its
-    function, StudentNotFound, CrmBusy, and DatabaseUnavailable when the fetched student could not be stored.
+    `after_miss` replaces parameters when the answer rests on what HubSpot just said. Raises what the function
+    refuses, StudentNotFound, CrmBusy, and DatabaseUnavailable when the fetched student could not be stored.
     """
     everything = {**who(caller, pair), **params}
     try:
         return await db.answer(query, everything)
     except StudentNotStored as missing:
         hubspot_id = missing.details.get("hubspot_id")
-    found = await students.fetch(pair=pair, hubspot_id=hubspot_id, signed=caller.kind is not CallerKind.PAIR)
+    found = await fetch_student(db, students, caller=caller, pair=pair, hubspot_id=hubspot_id)
     if not found.stored:
         raise DatabaseUnavailable
     try:

@@ -16,7 +16,7 @@ from tallybook.domain.errors import CrmBusy, DatabaseUnavailable, Forbidden, Inv
 from tallybook.hubspot.fields import RemoteContact
 from tallybook.postgres.answers import Answer, StudentNotStored
 from tallybook.postgres.pool import Database
-from tallybook.usecases.ask import who
+from tallybook.usecases.ask import fetch_student, who
 from tallybook.usecases.find_student import Students
 
 
@@ -40,7 +40,12 @@ async def check_credits(
             raise
         hubspot_id, identified = caller.hubspot_id, False
     known = _mock_type(students.catalog, mock_type)
-    found = await students.fetch(pair=pair, hubspot_id=hubspot_id, signed=caller.kind is not CallerKind.PAIR)
+    if identified:
+        found = await fetch_student(db, students, caller=caller, pair=pair, hubspot_id=hubspot_id)
+    else:
+        found = await students.fetch(
+            pair=pair, hubspot_id=hubspot_id, signed=caller.kind is not CallerKind.PAIR
+        )
     if not identified and hubspot_id is not None and pair is not None and pair != _pair_of(found.contact):
         raise Forbidden
     if found.stored:

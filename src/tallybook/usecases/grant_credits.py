@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from tallybook.domain.errors import ContactNotFound
-from tallybook.postgres.answers import Answer
+from tallybook.domain.errors import ContactNotFound, CrmBusy
+from tallybook.postgres.answers import Answer, StudentNotStored
 from tallybook.postgres.pool import Database
 from tallybook.usecases.idempotency import Idempotency, key_params
 
@@ -32,16 +32,25 @@ async def grant_credits(
     idempotency: Idempotency | None = None,
     dry_run: bool = False,
 ) -> Answer:
-    """Adds `credits` (negative takes away). Raises ContactNotFound, ValidationError, BalanceTooLow."""
-    return await db.answer(
-        "adjust_credits",
-        {
-            "contact_id": await find_contact(db, contact),
-            "credit_type": credit_type,
-            "credits": credits,
-            "reason": reason,
-            "actor": actor,
-            "dry_run": dry_run,
-            **key_params(actor, idempotency),
-        },
-    )
+    """Adds `credits` (negative takes away).
+
+    Raises ContactNotFound, AmbiguousContact, ValidationError, BalanceTooLow; CrmBusy while a mirrored balance
+    has not been read from HubSpot.
+    """
+    try:
+        return await db.answer(
+            "adjust_credits",
+            {
+                "contact_id": await find_contact(db, contact),
+                "credit_type": credit_type,
+                "credits": credits,
+                "reason": reason,
+                "actor": actor,
+                "dry_run": dry_run,
+                **key_params(actor, idempotency),
+            },
+        )
+    except StudentNotStored as error:
+        raise CrmBusy(
+            "HubSpot has not told this balance yet. Read it first: tallybook contact refresh CONTACT."
+        ) from error

@@ -1,0 +1,2 @@
+-- Removes a thousand rows that nobody asks for any more; gives how many there were.
+select tallybook.sweep()
