@@ -346,10 +346,29 @@ async def test_pair_mode_takes_the_bare_pair_and_nothing_less(service, open_door
     answer = await send(open_doors, cast, name, {}, cast.ada.pair)
     assert answer.is_success, answer.text
     wrong = cast.ada.pair | {"email": cast.mallory.pair["email"]}
+    await forget_failures(service)
     refused(await send(open_doors, cast, name, {}, wrong), 404, "STUDENT_NOT_FOUND")
     refused(await send(open_doors, cast, name, {}), 401, "UNAUTHENTICATED")
     forged = cast.headers["a forged token"]
     refused(await send(open_doors, cast, name, forged, cast.ada.pair), 401, "UNAUTHENTICATED")
+
+
+async def forget_failures(service):
+    """As a minute without guesses would."""
+    async with service.db.connection() as connection:
+        await connection.execute("delete from tallybook.rate_events where key like 'login-failure:%'")
+
+
+async def test_a_wrong_pair_is_a_guess_and_ten_a_minute_are_enough(service, open_doors, cast):
+    """Where the pair is the only secret, guessing it is limited as a sign-in is; knowing it is not."""
+    await forget_failures(service)
+    check = "POST /api/mock-exams/validate-credits"
+    for _ in range(10):
+        wrong = cast.ada.pair | {"email": cast.mallory.pair["email"]}
+        refused(await send(open_doors, cast, check, {}, wrong), 404, "STUDENT_NOT_FOUND")
+    refused(await send(open_doors, cast, check, {}, wrong), 429, "RATE_LIMITED")
+    assert (await send(open_doors, cast, check, {}, cast.ada.pair)).is_success
+    await forget_failures(service)
 
 
 async def test_pair_mode_speaks_to_the_old_front_end(service, open_doors):
