@@ -83,7 +83,9 @@ def _start(
     )
     simulator_url = stack.enter_context(_simulator(directory, contacts, console))
     url = f"http://{_HOST}:{listener.getsockname()[1]}"
-    state_files = [demo_state_file(directory), *([ready_file] if ready_file else [])]
+    # Also at the usual place, wherever the data lie: there `tallybook loadtest` looks for the key.
+    state_files = list(dict.fromkeys([demo_state_file(), demo_state_file(directory)]))
+    state_files += [ready_file] if ready_file else []
     for each in state_files:
         stack.callback(each.unlink, missing_ok=True)
     demo = _Demo(
