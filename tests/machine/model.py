@@ -7,6 +7,12 @@ PAYS_WITH = {
     "Situational Judgment": ("sj_credits", "shared_mock_credits"),
     "Clinical Skills": ("cs_credits", "shared_mock_credits"),
 }
+TOKENS = {
+    "sj_credits": "Situational Judgment Token",
+    "cs_credits": "Clinical Skills Token",
+    "shared_mock_credits": "Shared Token",
+    None: "Admin Override",
+}
 TYPES = ("sj_credits", "cs_credits", "shared_mock_credits")
 
 
