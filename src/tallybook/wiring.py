@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import structlog
 
 from tallybook.api.logs import configure_logs
+from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
 from tallybook.domain.errors import DatabaseUnavailable, SetupError
 from tallybook.hubspot.budget import (
     CallBudget,
     CallKind,
-    CallLimit,
     CallMade,
     LocalCallBudget,
     UnlimitedBudget,
@@ -28,7 +28,6 @@ from tallybook.hubspot.connection import HubSpotConnection
 from tallybook.jobs import activate_exams, import_students
 from tallybook.jobs.lease import report
 from tallybook.outbound.mail import Mailer, MailSettings
-from tallybook.postgres.call_budget import CallLimit as SharedCallLimit
 from tallybook.postgres.call_budget import PostgresCallBudget
 from tallybook.postgres.pool import Database
 from tallybook.settings import Settings, load_settings
@@ -211,18 +210,18 @@ def _connection(settings: Settings) -> HubSpotConnection:
 def _budget(settings: Settings, db: Database, call_timeout_s: float) -> CallBudget:
     if settings.hs_private_app_token is None:
         return _NoHubSpot()
-    limits = [(settings.hubspot_calls_per_10s, 10.0)]
+    limits = [CallLimit(settings.hubspot_calls_per_10s, 10.0)]
     if settings.hubspot_calls_per_s is not None:
-        limits.append((settings.hubspot_calls_per_s, 1.0))
+        limits.append(CallLimit(settings.hubspot_calls_per_s, 1.0))
     shared = PostgresCallBudget(
         db,
-        limits=[SharedCallLimit(calls, window_s) for calls, window_s in limits],
-        search_limits=[SharedCallLimit(settings.hubspot_searches_per_s, 1.0)],
+        limits=limits,
+        search_limits=[CallLimit(settings.hubspot_searches_per_s, 1.0)],
         shares={kind.value: share for kind, share in SHARES.items()},
         call_timeout_s=call_timeout_s,
     )
     local = LocalCallBudget(
-        [CallLimit(calls, window_s) for calls, window_s in limits],
+        limits,
         processes=settings.tallybook_processes,
         unsigned_share=SHARES[CallKind.UNSIGNED_MISS],
     )

@@ -323,7 +323,7 @@ async def open_doors(service):
 async def test_a_secret_that_is_not_set_opens_nothing(open_doors, cast):
     """The scheduler's addresses stay shut for every word; so do the figures."""
     for name in CRON:
-        for word in (CRON_SECRET, "None", "null", "*"):
+        for word in (CRON_SECRET, "None", "null", "undefined", "*"):
             refused(
                 await send(open_doors, cast, name, {"authorization": f"Bearer {word}"}),
                 401,

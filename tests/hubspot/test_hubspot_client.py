@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError
-from tallybook.hubspot.budget import CallKind, CallLimit, LocalCallBudget
+from tallybook.hubspot.budget import CallKind, LocalCallBudget
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import API_VERSION, HubSpotConnection
 from tallybook.hubspot.errors import error_of

@@ -107,6 +107,8 @@ RELATIVE_CHANGE = (
         " where x.contact_id = new.contact_id and x.credit_type = new.credit_type) + new.delta,",
     ),
 )
+# It would stop a lost change loudly, and the control has to see the quiet one.
+UNIQUE_SEQ = (_constraint("credit_entries", "credit_entries_seq_key"),)
 CONTACT_LOCK_OF_GRANT = (
     Line("adjust_credits", f"c.merged_into is null{_LOCKED};", "c.merged_into is null;"),
 )

@@ -13,15 +13,13 @@ from races.guards import (
     CONTACT_LOCKS_OF_ABSORB,
     RELATIVE_CHANGE,
     TRIES,
-    Unguard,
+    UNIQUE_SEQ,
 )
 from support.factories import balances, make_contact, make_mock_exam, remote_contact
 from tallybook.postgres.answers import Answer
 from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.grant_credits import grant_credits
 
-# Without its lock a balance has no other guard against a lost change than these; they would stop the control.
-UNIQUE_SEQ = (Unguard("alter table tallybook.credit_entries drop constraint credit_entries_seq_key"),)
 LOCKS = (
     CONTACT_LOCK_OF_BOOKING,
     CONTACT_LOCK_OF_OVERLAP,

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of bookings: what was answered is there, what was not is whole or not there at all."""
+"""kill -9 in the middle of bookings: what was answered is there, what was not is whole or absent."""
 
 import asyncio
 import json
@@ -44,11 +44,13 @@ async def stored(connection, ids):
 
 
 async def test_a_killed_client_leaves_whole_bookings_and_no_lock(wide, owner, database_uri):
-    """A client with eight bookings under way is killed: its answers are kept, and the exams are free at once."""
+    """A client with eight bookings under way is killed: its answers are kept, its locks are gone."""
     exams = [await make_mock_exam(wide, days=7 + n, capacity=500) for n in range(3)]
     crowd = await make_contacts(wide, 120, credits={"sj_credits": 3})
     client = await start("book-until-killed", database_uri)
-    await say(client, json.dumps({"exams": [str(e.id) for e in exams], "contacts": [str(c.id) for c in crowd]}))
+    await say(
+        client, json.dumps({"exams": [str(e.id) for e in exams], "contacts": [str(c.id) for c in crowd]})
+    )
     assert await hear(client) == "ready"
     await say(client, "go")
 
@@ -142,7 +144,7 @@ async def durable(tmp_path):
 
 
 async def load_until(database, crowd, exams, *, strike, after=80):
-    """Everybody books every exam, eight at a time; `strike` is called at the 80th answer. Answered ids, words."""
+    """Everybody books every exam, eight at a time; `strike` comes at the 80th answer."""
     waiting = iter([(who, exam) for who in crowd for exam in exams])
     answered, words = [], []
 
@@ -189,7 +191,7 @@ async def expect_everything(uri, answered, *, most):
 
 
 async def test_postgresql_killed_under_load_keeps_every_answered_booking(durable):
-    """kill -9 of PostgreSQL's first process: after the restart all that was answered is there, and adds up."""
+    """kill -9 of PostgreSQL's first process: after the restart all that was answered is there."""
     uri = await durable.database()
     database = Database(uri, size=8)
     crowd, exams = await world(database)
@@ -209,7 +211,7 @@ async def test_postgresql_killed_under_load_keeps_every_answered_booking(durable
 
 
 async def test_a_crash_inside_postgresql_is_over_without_a_restart_of_ours(durable):
-    """kill -9 of one backend makes PostgreSQL recover: the same pool goes on, and nothing answered is lost."""
+    """kill -9 of one backend makes PostgreSQL recover: the same pool goes on, nothing is lost."""
     uri = await durable.database()
     database = Database(uri, size=8, connect_timeout_s=3)
     crowd, exams = await world(database)
@@ -241,7 +243,11 @@ async def test_a_crash_inside_postgresql_is_over_without_a_restart_of_ours(durab
 async def test_control_without_a_wait_for_the_disk_answers_are_lost(tmp_path):
     """Negative control: with synchronous_commit off, answered bookings are gone after the kill."""
     durable = await asyncio.to_thread(
-        Durable, tmp_path / "hasty", synchronous_commit="off", wal_writer_delay="10s", wal_writer_flush_after="1GB"
+        Durable,
+        tmp_path / "hasty",
+        synchronous_commit="off",
+        wal_writer_delay="10s",
+        wal_writer_flush_after="1GB",
     )
     try:
         uri = await durable.database()

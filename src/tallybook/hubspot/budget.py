@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.errors import CrmBusy
 
 
@@ -52,14 +53,6 @@ class CallBudget(Protocol):
     ) -> AbstractAsyncContextManager[None]:
         """A slot for one call; raises CrmBusy with `retry_after_s` when none is free within `wait_s`."""
         ...  # pragma: no cover
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimit:
-    """At most `calls` in any rolling `window_s` seconds."""
-
-    calls: int
-    window_s: float
 
 
 class LocalCallBudget:

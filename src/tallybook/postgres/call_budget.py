@@ -10,21 +10,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
+from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.errors import CrmBusy, DatabaseUnavailable
 from tallybook.postgres.pool import Database
 
 # Another process may free a slot earlier than its timeout says, so nobody sleeps longer than this.
 _LOOK_AGAIN_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimit:
-    """At most `calls` in any `window_s` seconds."""
-
-    calls: int
-    window_s: float
 
 
 class PostgresCallBudget:
