@@ -107,6 +107,18 @@ RELATIVE_CHANGE = (
         " where x.contact_id = new.contact_id and x.credit_type = new.credit_type) + new.delta,",
     ),
 )
+# The same with a moment of work in between, so that two meet there sooner or later whatever else they do.
+READ_WORK_WRITE = (
+    Line(
+        "post_entry",
+        "update tallybook.credit_balances b\n    set balance = b.balance + new.delta,",
+        "perform pg_catalog.set_config('tallybook.seen', (select x.balance::text"
+        " from tallybook.credit_balances x where x.contact_id = new.contact_id and x.credit_type = new.credit_type), true);\n"
+        "    perform pg_catalog.pg_sleep(0.005);\n"
+        "    update tallybook.credit_balances b\n"
+        "    set balance = pg_catalog.current_setting('tallybook.seen')::integer + new.delta,",
+    ),
+)
 # It would stop a lost change loudly, and the control has to see the quiet one.
 UNIQUE_SEQ = (_constraint("credit_entries", "credit_entries_seq_key"),)
 CONTACT_LOCK_OF_GRANT = (

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from races.crowd import rows
-from races.guards import CONTACT_LOCK_OF_GRANT, CONTACT_LOCKS_OF_ABSORB, RELATIVE_CHANGE, UNIQUE_SEQ
+from races.guards import READ_WORK_WRITE, CONTACT_LOCK_OF_GRANT, UNIQUE_SEQ
 from races.hubbub import REFUSALS_THAT_MAY_COME, task_of
 from races.processes import ended, start, together
 from support.factories import MIRRORED, make_contacts, make_mock_exam
@@ -16,9 +16,9 @@ SECONDS = float(os.environ.get("TALLYBOOK_RACE_S", "20"))
 SUCCESSES = {"created", "already", "ok", "absorbed"}
 
 
-async def small_world(db):
+async def small_world(db, *, students):
     """Few students and few seats, so that everybody gets in everybody's way."""
-    contacts = await make_contacts(db, 16, credits=dict.fromkeys(MIRRORED, 3))
+    contacts = await make_contacts(db, students, credits=dict.fromkeys(MIRRORED, 3))
     exams = [
         await make_mock_exam(db, mock_type=kind, days=days, start=begin, end=end, capacity=4)
         for kind in ("Situational Judgment", "Clinical Skills")
@@ -33,9 +33,9 @@ async def small_world(db):
     return contacts, exams
 
 
-async def everything_at_once(db, uri, *, seconds):
+async def everything_at_once(db, uri, *, seconds, students=16):
     """Two processes of four workers act for so long: how many were told what."""
-    contacts, exams = await small_world(db)
+    contacts, exams = await small_world(db, students=students)
     processes = [await start("interleave", uri) for _ in range(2)]
     tasks = [task_of(contacts, exams, seconds=seconds, seed=seed) for seed in range(2)]
     told = sum((Counter(each) for each in await together(processes, tasks)), Counter())
@@ -66,10 +66,12 @@ async def test_book_cancel_move_grant_and_absorb_interleaved(wide, owner, databa
 @pytest.mark.broken_on_purpose
 async def test_control_verify_finds_the_change_that_was_lost_on_the_way(wide, database_uri, without):
     """Negative control: with balances read and written back the same two processes leave wrong numbers."""
-    await without(RELATIVE_CHANGE, UNIQUE_SEQ, CONTACT_LOCK_OF_GRANT, CONTACT_LOCKS_OF_ABSORB)
+    await without(READ_WORK_WRITE, UNIQUE_SEQ, CONTACT_LOCK_OF_GRANT)
 
-    told = await everything_at_once(wide, database_uri, seconds=3.0)
-
-    report = await verify(wide)
-    print(f"without the guards: {told.total()} requests, violations {dict(report.violation_counts)}")
-    assert report.violation_counts["balances_are_explained"] > 0
+    for tries in range(1, 6):
+        told = await everything_at_once(wide, database_uri, seconds=2.0, students=3)
+        found = (await verify(wide)).violation_counts
+        if "balances_are_explained" in found:
+            print(f"without the guards: {dict(found)} after {told.total()} requests, at try {tries}")
+            return
+    pytest.fail("the guards were gone and nothing broke")
