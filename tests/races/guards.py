@@ -113,7 +113,8 @@ READ_WORK_WRITE = (
         "post_entry",
         "update tallybook.credit_balances b\n    set balance = b.balance + new.delta,",
         "perform pg_catalog.set_config('tallybook.seen', (select x.balance::text"
-        " from tallybook.credit_balances x where x.contact_id = new.contact_id and x.credit_type = new.credit_type), true);\n"
+        " from tallybook.credit_balances x where x.contact_id = new.contact_id"
+        " and x.credit_type = new.credit_type), true);\n"
         "    perform pg_catalog.pg_sleep(0.005);\n"
         "    update tallybook.credit_balances b\n"
         "    set balance = pg_catalog.current_setting('tallybook.seen')::integer + new.delta,",

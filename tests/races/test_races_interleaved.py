@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from races.crowd import rows
-from races.guards import READ_WORK_WRITE, CONTACT_LOCK_OF_GRANT, UNIQUE_SEQ
+from races.guards import CONTACT_LOCK_OF_GRANT, READ_WORK_WRITE, UNIQUE_SEQ
 from races.hubbub import REFUSALS_THAT_MAY_COME, task_of
 from races.processes import ended, start, together
 from support.factories import MIRRORED, make_contacts, make_mock_exam
