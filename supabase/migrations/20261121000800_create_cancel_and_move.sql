@@ -311,9 +311,13 @@ begin
     if v_booking.status = 'Cancelled' or (v_booking.status = 'Completed' and not p_as_staff) then
         return tallybook.refuse('BOOKING_NOT_LIVE', jsonb_build_object('status', v_booking.status));
     elsif v_from = v_exam_id then
-        return tallybook.grant_answer('already', tallybook.booking_json(v_booking, v_exam)
-            || jsonb_build_object('idempotent', true,
-                'credits_after', tallybook.available_credits(v_booking.contact_id)));
+        v_data := tallybook.booking_json(v_booking, v_exam) || jsonb_build_object('idempotent', true,
+            'credits_after', tallybook.available_credits(v_booking.contact_id));
+        -- Kept under its key too: a late retry must not move what has been moved elsewhere since.
+        if p_key is not null and not p_dry_run then
+            perform tallybook.end_request(p_credential, v_contact_id, p_route, p_key, p_fingerprint, 'already', v_data);
+        end if;
+        return tallybook.grant_answer('already', v_data);
     elsif v_booking.mock_type <> v_exam.mock_type then
         return tallybook.refuse('MOCK_TYPE_MISMATCH',
             jsonb_build_object('from', v_booking.mock_type, 'to', v_exam.mock_type));

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from races.crowd import at_once, booking_by, ledger, live_bookings, result_of, rows, tally
+from races.crowd import at_once, booked, booking_by, ledger, live_bookings, moving_by, result_of, rows, tally
 from races.guards import KEY_LOCK, TRIES
 from support.factories import make_contact, make_mock_exam
 from tallybook.usecases.grant_credits import grant_credits
@@ -56,6 +56,21 @@ async def test_one_key_with_two_requests_serves_the_first_only(wide, owner):
     assert {each.word for each in results[::2]} != {each.word for each in results[1::2]}
     assert sum(each.replayed for each in results) == 9
     assert await live_bookings(owner, contact=ada) == 1
+
+
+async def test_a_late_retry_of_a_move_moves_nothing_anew(wide, owner):
+    """A key whose first answer was "it is there already" keeps it after the booking went elsewhere."""
+    here, there = await make_mock_exam(wide), await make_mock_exam(wide, days=8)
+    ada = await make_contact(wide, credits={"sj_credits": 1})
+    booking = await booked(wide, ada, there)
+    first = await result_of(moving_by(wide, ada, booking, there, key="late"))
+    await result_of(moving_by(wide, ada, booking, here, key="other"))
+
+    again = await at_once(*(moving_by(wide, ada, booking, there, key="late") for _ in range(5)))
+
+    assert (first.word, first.replayed) == ("already", False)
+    assert all((each.word, each.replayed, each.data) == ("already", True, first.data) for each in again)
+    assert await live_bookings(owner, exam=here) == 1
 
 
 async def race_of_grants(wide):
