@@ -214,8 +214,8 @@ begin
             = (v_seen.updated_at, v_seen.mock_type, v_seen.starts_at, v_seen.ends_at);
     end loop;
 
-    if p_key is null and v_conflict.refusal = 'DUPLICATE_BOOKING' then
-        -- A double click, recognised by state.
+    if (p_key is null or p_dry_run) and v_conflict.refusal = 'DUPLICATE_BOOKING' then
+        -- A double click, recognised by state; a dry run ignores keys.
         select * into v_booking from tallybook.bookings b
         where b.contact_id = v_contact_id and b.mock_exam_id = v_exam_id and b.status <> 'Cancelled' limit 1;
         if found then
