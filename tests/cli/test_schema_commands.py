@@ -70,20 +70,48 @@ def test_catalog_check_shows_what_can_be_bought_without_a_database(command):
     assert found["actions"]["audio_upload"] == 2
 
 
+COMPLETE = {
+    "TALLYBOOK_LOGIN_CODE": "email",
+    "TALLYBOOK_SMTP_URL": "smtp://127.0.0.1:25",
+    "TALLYBOOK_MAIL_FROM": "a@example.com",
+    "HS_PRIVATE_APP_TOKEN": "right",
+    "CRON_SECRET": "c",
+}
+
+
 def test_doctor_passes_a_complete_installation(tallybook, simulator):
-    """With a mailed code, a token and a closed schema nothing fails and the exit code is 0."""
-    findings = levels(
-        tallybook,
-        TALLYBOOK_LOGIN_CODE="email",
-        TALLYBOOK_SMTP_URL="smtp://127.0.0.1:25",
-        TALLYBOOK_MAIL_FROM="a@example.com",
-        HUBSPOT_BASE_URL=simulator,
-        HS_PRIVATE_APP_TOKEN="right",
-        CRON_SECRET="c",
-    )
+    """With a mailed code, a token, a closed schema and a prepared portal nothing fails: exit code 0."""
+    settings = COMPLETE | {"HUBSPOT_BASE_URL": simulator}
+    findings = levels(tallybook, "--fix", "--yes", **settings)
     assert failures(findings) == set()
     subjects = {each["subject"] for each in findings if each["level"] == "ok"}
     assert {"settings", "database", "role", "schema", "rights", "catalog", "HubSpot"} <= subjects
+    assert {"HubSpot contacts", "HubSpot mock exams", "HubSpot bookings"} <= subjects
+
+
+def test_doctor_shows_its_plan_before_it_creates_a_property(tallybook, simulator):
+    """The plan names the four properties and the portal; no means that nothing is created."""
+    settings = COMPLETE | {"HUBSPOT_BASE_URL": simulator}
+    refused = tallybook("doctor", "--fix", code=1, stdin="n\n", **settings)
+    lines = [line.strip() for line in refused.stderr.splitlines() if line.startswith("  create ")]
+    assert [line.partition(" in portal ")[0] for line in lines] == [
+        "create tallybook_id (text, unique) of HubSpot's contacts",
+        "create tallybook_sync (text) of HubSpot's contacts",
+        "create tallybook_id (text, unique) of HubSpot's mock exams",
+        "create tallybook_id (text, unique) of HubSpot's bookings",
+    ]
+    assert ("HubSpot contacts", "the property tallybook_id is missing") in failures(
+        levels(tallybook, code=1, **settings)
+    )
+    tallybook("doctor", "--fix", stdin="y\n", **settings)
+    assert failures(levels(tallybook, **settings)) == set()
+
+
+def test_doctor_prepares_a_portal_before_there_is_a_database(command, simulator):
+    """Only settings about the database fail afterwards."""
+    settings = COMPLETE | {"HUBSPOT_BASE_URL": simulator}
+    found = json.loads(command("doctor", "--fix", "--yes", "--json", code=1, **settings).stdout)
+    assert {subject for subject, _ in failures(found)} == {"settings"}
 
 
 def test_doctor_fails_an_open_door_and_a_wrong_token(tallybook, simulator):

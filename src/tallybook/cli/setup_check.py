@@ -23,6 +23,7 @@ _PLAN = {
     "secure": "revoke every right that should not be there",
     "catalog": "apply the catalog of this program",
 }
+_CREATE = "create {} in portal {}"
 
 
 def doctor(
@@ -43,6 +44,8 @@ def doctor(
                 findings = [*_settings_findings(settings), *_look(usable)]
     else:
         findings += asyncio.run(_look_at_hubspot(settings))
+        if fix and _fix(settings, findings, ask=not yes):
+            findings = [*_settings_findings(settings), *asyncio.run(_look_at_hubspot(settings))]
     _show(findings, as_json=as_json)
     if any(each.level == "fail" for each in findings):
         raise typer.Exit(1)
@@ -132,7 +135,9 @@ async def _look_at_hubspot(settings: Settings) -> list[Finding]:
             )
         ]
     async with unlimited_hubspot(settings) as client:
-        return await check_hubspot(client, read_catalog(settings))
+        return await check_hubspot(
+            client, read_catalog(settings), observe=settings.tallybook_mode == "observe"
+        )
 
 
 def _fix(settings: Settings, findings: list[Finding], *, ask: bool) -> bool:
@@ -145,11 +150,24 @@ def _fix(settings: Settings, findings: list[Finding], *, ask: bool) -> bool:
         return False
     print("This would be done:", file=sys.stderr)
     for each in wanted:
-        print(f"  {_PLAN[each.value]}", file=sys.stderr)
+        lines = asyncio.run(_to_create(settings)) if each is Fix.PORTAL else [_PLAN[each.value]]
+        for line in lines:
+            print(f"  {line}", file=sys.stderr)
     if ask and not typer.confirm("Do it?", err=True):
         return False
     asyncio.run(_do(settings, wanted))
     return True
+
+
+async def _to_create(settings: Settings) -> list[str]:
+    from tallybook.hubspot.budget import CallKind
+    from tallybook.usecases.prepare_portal import plan_portal
+    from tallybook.wiring import read_catalog, unlimited_hubspot
+
+    async with unlimited_hubspot(settings) as client:
+        account = await client.account_details(kind=CallKind.RECONCILE, deadline_s=20.0)
+        plan = await plan_portal(client, read_catalog(settings))
+    return [_CREATE.format(each, account.portal_id) for each in plan.to_create]
 
 
 async def _do(settings: Settings, wanted: list[Fix]) -> None:
@@ -157,15 +175,18 @@ async def _do(settings: Settings, wanted: list[Fix]) -> None:
     from tallybook.postgres.migrate import migrate
     from tallybook.postgres.secure import secure_schema
     from tallybook.usecases.check_setup import Fix
-    from tallybook.wiring import read_catalog
+    from tallybook.usecases.prepare_portal import prepare_portal
+    from tallybook.wiring import read_catalog, unlimited_hubspot
 
-    uri = settings.migration_url
     if Fix.MIGRATE in wanted:
-        await migrate(uri)
+        await migrate(settings.migration_url)
     if Fix.SECURE in wanted:
-        await secure_schema(uri)
+        await secure_schema(settings.migration_url)
     if Fix.MIGRATE in wanted or Fix.CATALOG in wanted:
-        await apply_catalog(uri, read_catalog(settings))
+        await apply_catalog(settings.migration_url, read_catalog(settings))
+    if Fix.PORTAL in wanted:
+        async with unlimited_hubspot(settings) as client:
+            await prepare_portal(client, read_catalog(settings))
 
 
 def _show(findings: list[Finding], *, as_json: bool) -> None:

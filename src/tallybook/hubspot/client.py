@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
@@ -200,6 +200,23 @@ class HubSpotClient:
             deadline_s=deadline_s,
         )
         return found.results
+
+    async def create_property(
+        self, object_type: str, definition: Mapping[str, object], *, kind: CallKind, deadline_s: float
+    ) -> Property:
+        """A new property of an object type. One that exists is CrmUnavailable with `details["status"]` 409.
+
+        A lost answer is asked for again, so that 409 may also mean that this very call created it.
+        """
+        return await self._read(
+            "POST",
+            properties_path(object_type),
+            Property,
+            operation=f"create properties of {object_type}",
+            kind=kind,
+            deadline_s=deadline_s,
+            body=dict(definition),
+        )
 
     async def _read(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from tallybook.domain.mirror import MirroredType
+
 API_VERSION = "2026-09"
 """HubSpot's date-based version; one lives 18 months, so this line is what has to change."""
 
@@ -23,6 +25,14 @@ class HubSpotConnection:
     answer_timeout_s: float = 15.0
     """The longest one call may take in all; a budget has to count the call at least as long."""
     max_connections: int = 32
+
+    def object_type(self, mirrored: MirroredType) -> str:
+        """HubSpot's name of what is mirrored."""
+        return {
+            MirroredType.CONTACT: CONTACTS,
+            MirroredType.MOCK_EXAM: self.mock_exams_object,
+            MirroredType.BOOKING: self.bookings_object,
+        }[mirrored]
 
 
 def objects_path(object_type: str, *rest: str) -> str:

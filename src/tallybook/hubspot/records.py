@@ -73,6 +73,18 @@ class Account(msgspec.Struct, frozen=True, rename="camel"):
     time_zone: str | None = None
 
 
+class PropertyOption(msgspec.Struct, frozen=True):
+    """One value that an enumeration allows."""
+
+    value: str
+
+
+class PropertyRights(msgspec.Struct, frozen=True, rename="camel"):
+    """What of a property may be changed."""
+
+    read_only_value: bool = False
+
+
 class Property(msgspec.Struct, frozen=True, rename="camel"):
     """A property of an object type."""
 
@@ -80,9 +92,23 @@ class Property(msgspec.Struct, frozen=True, rename="camel"):
     type: str
     field_type: str | None = None
     label: str | None = None
+    group_name: str | None = None
+    options: tuple[PropertyOption, ...] = ()
     has_unique_value: bool = False
     calculated: bool = False
     archived: bool = False
+    modification_metadata: PropertyRights | None = None
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether HubSpot refuses every value that is sent."""
+        rights = self.modification_metadata
+        return self.calculated or (rights is not None and rights.read_only_value)
+
+    @property
+    def option_values(self) -> frozenset[str]:
+        """What an enumeration allows."""
+        return frozenset(option.value for option in self.options)
 
 
 class PropertyList(msgspec.Struct, frozen=True):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.errors import DatabaseUnavailable, SetupError, TallybookError
-from tallybook.hubspot.booking_fields import BOOKING_PROPERTIES
+from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import HubSpotClient
-from tallybook.hubspot.fields import ID_PROPERTY, STAMP_PROPERTY, contact_properties
-from tallybook.hubspot.records import Property
-from tallybook.hubspot.session_fields import MOCK_EXAM_PROPERTIES
 from tallybook.postgres.pool import Database
 from tallybook.usecases.check_readiness import demand_readiness, demand_schema, why_unavailable
+from tallybook.usecases.prepare_portal import plan_portal
 
 _DEADLINE_S = 20.0
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
@@ -35,6 +32,7 @@ class Fix(StrEnum):
     MIGRATE = "migrate"
     SECURE = "secure"
     CATALOG = "catalog"
+    PORTAL = "portal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,69 +110,46 @@ def _role(role: str, session_role: str, *, above: bool, owner: bool | None) -> F
     return Finding(Level.OK, "role", f"we act as {role}{signed_in}")
 
 
-async def check_hubspot(client: HubSpotClient, catalog: Catalog) -> list[Finding]:
-    """The token, the portal, and whether every property that Tallybook reads or writes is there."""
-    kind = CallKind.RECONCILE
+async def check_hubspot(client: HubSpotClient, catalog: Catalog, *, observe: bool = False) -> list[Finding]:
+    """The token, the portal, and whether every property that Tallybook reads or writes is there.
+
+    `observe`: nothing is written to HubSpot, so what only writing needs is no failure.
+    """
     try:
-        account = await client.account_details(kind=kind, deadline_s=_DEADLINE_S)
+        account = await client.account_details(kind=CallKind.RECONCILE, deadline_s=_DEADLINE_S)
     except TallybookError as error:
         return [_not_readable("HubSpot", error)]
     findings = [Finding(Level.OK, "HubSpot", f"the token opens portal {account.portal_id}")]
-    connection = client.connection
-    for label, object_type, needed, lack in (
-        ("contacts", "contacts", contact_properties(catalog), Level.FAIL),
-        # Portals differ there in what they grew over the years; what is missing is read as empty.
-        ("mock exams", connection.mock_exams_object, MOCK_EXAM_PROPERTIES, Level.WARN),
-        ("bookings", connection.bookings_object, BOOKING_PROPERTIES, Level.WARN),
-    ):
-
-        async def read(object_type: str = object_type) -> Sequence[Property]:
-            return await client.list_properties(object_type, kind=kind, deadline_s=_DEADLINE_S)
-
-        findings += await _properties(label, needed, read, lack=lack)
+    for of in MirroredType:
+        findings += await _properties(client, catalog, of, observe=observe)
     return findings
 
 
 async def _properties(
-    label: str,
-    needed: Sequence[str],
-    read: Callable[[], Awaitable[Sequence[Property]]],
-    *,
-    lack: Level,
+    client: HubSpotClient, catalog: Catalog, of: MirroredType, *, observe: bool
 ) -> list[Finding]:
-    subject = f"HubSpot {label}"
+    subject = f"HubSpot {of.value.replace('_', ' ')}s"
     try:
-        known = {each.name: each for each in await read()}
+        plan = await plan_portal(client, catalog, types=[of])
     except TallybookError as error:
         return [_not_readable(subject, error)]
     findings = [
         Finding(
-            # What the mirror writes is not needed before it runs.
-            Level.WARN if name in (ID_PROPERTY, STAMP_PROPERTY) else lack,
+            Level.WARN if observe else Level.FAIL,
             subject,
-            f"the property {name} is missing",
-            f"Create it in HubSpot: {_description(name)}.",
+            f"the property {missing.wanted.name} is missing",
+            "It is created by: tallybook doctor --fix, once TALLYBOOK_MODE is live."
+            if observe
+            else "Run: tallybook doctor --fix",
+            None if observe else Fix.PORTAL,
         )
-        for name in needed
-        if name not in known
+        for missing in plan.to_create
     ]
-    marker = known.get(ID_PROPERTY)
-    if marker is not None and not marker.has_unique_value:
-        findings.append(
-            Finding(
-                Level.WARN,
-                subject,
-                f"{ID_PROPERTY} is not unique",
-                "Delete it and create it again with unique values; HubSpot cannot change that afterwards.",
-            )
-        )
-    return findings or [Finding(Level.OK, subject, f"all {len(needed)} properties are there")]
-
-
-def _description(name: str) -> str:
-    if name == ID_PROPERTY:
-        return "single-line text, values must be unique"
-    return "single-line text" if name == STAMP_PROPERTY else "of the type your portal's documentation names"
+    findings += [
+        Finding(Level.FAIL if problem.is_grave else Level.WARN, subject, problem.found, problem.to_do)
+        for problem in plan.problems
+    ]
+    return findings or [Finding(Level.OK, subject, f"all {plan.looked_at[of]} properties are there")]
 
 
 def _not_readable(subject: str, error: TallybookError) -> Finding:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.client import HubSpotClient
-from tallybook.hubspot.connection import CONTACTS
 from tallybook.postgres.pool import Database
 
 
@@ -27,11 +26,7 @@ class Mirror:
 
     def crm_type(self, mirrored: MirroredType) -> str:
         """HubSpot's name of the object type."""
-        return {
-            MirroredType.CONTACT: CONTACTS,
-            MirroredType.MOCK_EXAM: self.client.connection.mock_exams_object,
-            MirroredType.BOOKING: self.client.connection.bookings_object,
-        }[mirrored]
+        return self.client.connection.object_type(mirrored)
 
 
 @dataclass(frozen=True, slots=True)
