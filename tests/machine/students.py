@@ -199,6 +199,7 @@ class Students(World):
         model = partial(self.model.move, who, number, at, key=key, dry_run=dry_run)
         answer, data, expected = self.step(asking, model)
         if answer is not None:
+            self.told["would move" if dry_run else "moved"] += expected == "ok"
             self.kept((who, "move", key), answer, data, replayed=expected == "replayed")
             if expected != "replayed":
                 assert (answer.outcome, data["id"]) == (expected, self.ids[number])
@@ -214,6 +215,31 @@ class Students(World):
         kind = self.model.sessions[self.model.bookings[number].session].mock_type
         of_its_type = [n for n, each in enumerate(self.model.sessions) if each.mock_type == kind]
         at = of_its_type[to % len(of_its_type)]
+        self.move_somebodys(
+            self.model.bookings[number].student, len(self.ids) - 1 - number, at, key, dry_run=dry_run
+        )
+
+    def possible_moves(self):
+        """(booking, session) of each move that a student could make now."""
+        return [
+            (number, at)
+            for number in self.live()
+            for at in range(len(SESSIONS))
+            if self._may_move(number, at)
+        ]
+
+    def _may_move(self, number, at):
+        try:
+            return self.model.move(self.model.bookings[number].student, number, at, dry_run=True) == "ok"
+        except Refused:
+            return False
+
+    @precondition(lambda self: self.possible_moves())
+    @rule(which_one=st.integers(0, 9), key=keys, dry_run=st.booleans())
+    def move_where_one_can(self, which_one, key, dry_run):
+        """Few moves drawn blindly are allowed, and a dry run shows what it is worth only where one is."""
+        possible = self.possible_moves()
+        number, at = possible[which_one % len(possible)]
         self.move_somebodys(
             self.model.bookings[number].student, len(self.ids) - 1 - number, at, key, dry_run=dry_run
         )

@@ -16,8 +16,10 @@ SEED = os.environ.get("TALLYBOOK_MACHINE_SEED", "1")
 MUST_BE_MET = {
     "already",
     "created",
+    "moved",
     "ok",
     "replayed",
+    "would move",
     "BALANCE_TOO_LOW",
     "BOOKING_NOT_FOUND",
     "BOOKING_NOT_LIVE",
