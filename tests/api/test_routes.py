@@ -16,6 +16,7 @@ WHO_MAY = {
         GET /api/mock-exams/available
         GET /api/mock-exams/{mock_exam}/capacity
         GET /api/mock-discussions/available
+        GET /api/credits/costs
         GET /healthz
         GET /readyz""",
     Access.STUDENT: """
@@ -37,6 +38,16 @@ WHO_MAY = {
         GET /api/auth/usage-history
         GET /auth/credits
         GET /auth/usage-history""",
+    Access.APPLICATION: """
+        POST /api/contacts
+        GET /api/contacts/{contact}/credits
+        GET /api/contacts/{contact}/entries
+        POST /api/credits/check
+        POST /api/credits/charge
+        POST /api/credits/holds
+        POST /api/credits/holds/{hold}/capture
+        POST /api/credits/holds/{hold}/release
+        POST /api/credits/refund""",
     Access.CRON: """
         GET /api/admin/cron/sync-supabase
         GET /api/admin/cron/activate-scheduled-exams
@@ -216,7 +227,7 @@ def test_the_schemas_are_well_formed_and_every_reference_leads_somewhere():
 
 
 def test_idempotency_keys_are_documented_where_they_work():
-    """Exactly the routes that change bookings take one."""
+    """Exactly the routes that change bookings or spend credits take one."""
     takes = {
         f"{method.upper()} {path}"
         for path, method, operation in OPERATIONS
@@ -227,6 +238,11 @@ def test_idempotency_keys_are_documented_where_they_work():
         "POST /api/mock-discussions/create-booking",
         "POST /api/bookings/batch-cancel",
         "DELETE /api/bookings/{booking}",
+        "POST /api/credits/charge",
+        "POST /api/credits/holds",
+        "POST /api/credits/holds/{hold}/capture",
+        "POST /api/credits/holds/{hold}/release",
+        "POST /api/credits/refund",
         "POST /api/bookings/{booking}/move",
     }
 

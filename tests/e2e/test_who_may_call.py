@@ -18,7 +18,7 @@ from e2e.service import (
     environment_of,
     refused,
 )
-from support.factories import book, cancel, make_contact, make_mock_exam
+from support.factories import book, cancel, grant, make_contact, make_mock_exam
 from tallybook.api.routes import ROUTES
 from tallybook.api.secrets import STUDENT_TOKENS, derive_key
 from tallybook.api.tokens import StudentTokens
@@ -34,6 +34,7 @@ PUBLIC = {
     "GET /api/mock-exams/available": {"params": {"mock_type": "Mini-mock"}},
     "GET /api/mock-exams/{mock_exam}/capacity": {},
     "GET /api/mock-discussions/available": {},
+    "GET /api/credits/costs": {},
     "GET /healthz": {},
     "GET /readyz": {},
 }
@@ -58,6 +59,18 @@ STUDENT = {
     # Last: it ends the sessions.
     "POST /api/user/logout": {"json": {}},
 }
+DOCX = {"contact": "{ada}", "action": "docx_processing", "dry_run": True}
+APPLICATION = {
+    "POST /api/contacts": {"json": {"email": "someone@example.com", "dry_run": True}},
+    "GET /api/contacts/{contact}/credits": {},
+    "GET /api/contacts/{contact}/entries": {},
+    "POST /api/credits/check": {"json": {"contact": "{ada}", "action": "docx_processing"}},
+    "POST /api/credits/charge": {"json": DOCX},
+    "POST /api/credits/holds": {"json": DOCX},
+    "POST /api/credits/holds/{hold}/capture": {"json": {"dry_run": True}},
+    "POST /api/credits/holds/{hold}/release": {"json": {"dry_run": True}},
+    "POST /api/credits/refund": {"json": {"entry_id": "entry", "dry_run": True}},
+}
 CRON = {
     "GET /api/admin/cron/activate-scheduled-exams": {},
     "GET /api/admin/cron/sync-supabase": {},
@@ -65,7 +78,7 @@ CRON = {
 }
 METRICS = {"GET /metrics": {}}
 STAFF_ONLY = {"GET /openapi.json": {}, "GET /docs": {}}
-TABLE = PUBLIC | STUDENT | CRON | METRICS | STAFF_ONLY
+TABLE = PUBLIC | STUDENT | APPLICATION | CRON | METRICS | STAFF_ONLY
 
 IN, UNSIGNED, FORBIDDEN = None, (401, "UNAUTHENTICATED"), (403, "FORBIDDEN")
 NOBODY = (
@@ -94,6 +107,9 @@ def expected(caller, name):
     if name in STUDENT:
         ours = {"the student": IN, "an application": IN, "an application for metered actions": FORBIDDEN}
         return ours.get(caller, UNSIGNED)
+    if name in APPLICATION:
+        ours = {"an application for metered actions": IN, "an application": FORBIDDEN}
+        return ours.get(caller, UNSIGNED)
     door = "the scheduler" if name in CRON else MONITOR if name in METRICS else "staff"
     return IN if caller == door else UNSIGNED
 
@@ -107,6 +123,8 @@ class Cast:
     exam: object
     live: str
     cancelled: str
+    hold: str
+    entry: int
     headers: dict[str, dict[str, str]]
 
 
@@ -158,6 +176,11 @@ async def cast(service):
     live = (await book(db, ada.contact, first))["id"]
     cancelled = (await book(db, ada.contact, second))["id"]
     await cancel(db, ada.contact, cancelled)
+    await grant(db, ada.contact, "credits", 50)
+    metered = bearer(service.credits_key)
+    paid = {"contact": str(ada.contact.id), "action": "docx_processing"}
+    charged = await service.http.post("/api/credits/charge", json=paid, headers=metered)
+    held = await service.http.post("/api/credits/holds", json=paid, headers=metered)
     gone = await service.student()
     await service.http.post("/api/user/logout", json={}, headers=gone.headers)
     await create_staff(
@@ -180,7 +203,8 @@ async def cast(service):
         "staff": basic(*STAFF),
         MONITOR: bearer(METRICS_TOKEN),
     }
-    return Cast(ada, mallory, exam, live, cancelled, headers)
+    [entry] = data_of(charged, 201)["entry_ids"]
+    return Cast(ada, mallory, exam, live, cancelled, data_of(held, 201)["id"], entry, headers)
 
 
 def filled(value, cast):
@@ -189,8 +213,12 @@ def filled(value, cast):
         return {name: filled(each, cast) for name, each in value.items()}
     if isinstance(value, list):
         return [filled(each, cast) for each in value]
+    if value == "entry":
+        return cast.entry
     if isinstance(value, str):
-        return value.format(exam=cast.exam.id, live=cast.live, cancelled=cast.cancelled)
+        return value.format(
+            exam=cast.exam.id, live=cast.live, cancelled=cast.cancelled, ada=cast.ada.contact.id
+        )
     return value
 
 
@@ -200,6 +228,7 @@ async def send(http, cast, name, headers, pair=None):
     method, path = name.split()
     booking = cast.cancelled if request.pop("booking", None) else cast.live
     path = path.replace("{booking}", booking).replace("{mock_exam}", str(cast.exam.id))
+    path = path.replace("{contact}", str(cast.ada.contact.id)).replace("{hold}", cast.hold)
     if pair is not None:
         where = "params" if method == "GET" else "json"
         request[where] = request.get(where, {}) | pair

@@ -25,7 +25,7 @@ async def written(db):
         "update tallybook.credit_entries set delta = delta + 1",
         "update tallybook.credit_entries set actor = 'somebody else'",
         "delete from tallybook.credit_entries",
-        "truncate tallybook.credit_entries",
+        "truncate tallybook.credit_entries cascade",
         "truncate tallybook.bookings cascade",
         "truncate tallybook.contacts cascade",
         "update tallybook.audit_log set actor = 'somebody else'",

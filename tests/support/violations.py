@@ -57,6 +57,7 @@ VIOLATIONS = {
     "bookings_status_is_known": "update bookings set status = 'active'",
     "catalog_state_has_one_row": "insert into catalog_state (only_row, hash) values (false, 'x')",
     "contact_aliases_kind_is_known": "update contact_aliases set kind = 'phone'",
+    "application_rights_privilege_is_known": "update application_rights set privilege = 'truncate'",
     "contacts_email_is_normal": "update contacts set email = 'Ada@example.com'",
     "contacts_email_key": "insert into contacts (email) select email from contacts",
     "contacts_hubspot_id_is_digits": "update contacts set hubspot_id = '12a'",
@@ -81,6 +82,10 @@ VIOLATIONS = {
     "credit_types_token_is_not_override": "update credit_types set token_name = 'Admin Override'",
     "credit_types_token_name_key": "update credit_types set token_name = 'Same Token'",
     "credit_types_welcome_is_not_negative": "update credit_types set welcome_credits = -1",
+    "inbox_event_key": "insert into inbox (object_type, hubspot_id, subscription_type)"
+    " select 'contact', '1', 'reread' from generate_series(1, 2)",
+    "inbox_object_type_is_known": "insert into inbox (object_type, hubspot_id, subscription_type)"
+    " values ('deal', '1', 'reread')",
     "metered_actions_cost_is_positive": "update metered_actions set cost_credits = 0",
     "mock_exam_prerequisites_is_another_exam": (
         "update mock_exam_prerequisites set prerequisite_id = mock_exam_id"
@@ -109,6 +114,8 @@ VIOLATIONS = {
     "staff_email_is_normal": "update staff set email = ' a@example.com'",
     "staff_email_key": "insert into staff (email, role) select email, role from staff",
     "staff_role_is_known": "update staff set role = 'owner'",
+    "sync_lanes_lane_is_known": "insert into sync_lanes (lane) values ('deal')",
+    "sync_lanes_paused_says_why": "update sync_lanes set paused_at = now()",
     "sync_conflicts_one_open": "insert into sync_conflicts (object_type, object_id, field, kind)"
     " select object_type, object_id, field, kind from sync_conflicts",
 }

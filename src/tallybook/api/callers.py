@@ -21,6 +21,7 @@ UNSIGNED_CALLS_PER_MIN = 600
 """Per address. A school behind one address has hundreds of students, so this bounds floods, not people."""
 
 STUDENTS_SCOPE = "students"
+CREDITS_SCOPE = "credits"
 _STAFF_CHALLENGE = "Sign in as staff to read this."
 _LONGEST_PASSWORD = 1024
 
@@ -33,6 +34,7 @@ class Access(Enum):
 
     PUBLIC = "public"
     STUDENT = "student"
+    APPLICATION = "application"
     CRON = "cron"
     STAFF = "staff"
     METRICS = "metrics"
@@ -69,6 +71,8 @@ class Doorkeeper:
         """The caller. Raises Unauthenticated, Forbidden, NotFound."""
         if access is Access.STUDENT:
             return await self._student(scope, headers)
+        if access is Access.APPLICATION:
+            return await self._application(headers)
         if access is Access.PUBLIC:
             return await self._public(scope, headers)
         if access is Access.CRON:
@@ -89,13 +93,20 @@ class Doorkeeper:
                 return self._unsigned(CallerKind.PAIR, scope)
             raise Unauthenticated
         if ApiKeys.is_key(token):
-            caller = await self._keys.verify(token)
-            if not caller.has_scope(STUDENTS_SCOPE):
-                raise Forbidden(
-                    f"This key needs the scope {STUDENTS_SCOPE!r} for that.", scope=STUDENTS_SCOPE
-                )
-            return caller
+            return await self._with_key(token, STUDENTS_SCOPE)
         return self._tokens.verify(token)
+
+    async def _application(self, headers: Mapping[bytes, bytes]) -> Caller:
+        token = _bearer(headers)
+        if token is None or not ApiKeys.is_key(token):
+            raise Unauthenticated
+        return await self._with_key(token, CREDITS_SCOPE)
+
+    async def _with_key(self, token: str, scope: str) -> Caller:
+        caller = await self._keys.verify(token)
+        if not caller.has_scope(scope):
+            raise Forbidden(f"This key needs the scope {scope!r} for that.", scope=scope)
+        return caller
 
     async def _public(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
         """Public means public: a credential only lifts the limit of the address, a bad one lifts nothing."""

@@ -11,6 +11,7 @@ from typing import Any
 _WHO = {
     "studentToken": "a signed-in student",
     "apiKey": "an application with the scope students",
+    "creditsKey": "an application with the scope credits",
     "cronSecret": "the scheduler",
     "staff": "staff",
     "metricsToken": "the monitoring",

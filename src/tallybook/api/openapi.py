@@ -22,11 +22,14 @@ _JSON = "application/json"
 _PARAM = re.compile(r"\{(\w+)\}")
 _PARAM_TEXTS = {
     "booking": "A HubSpot id, a UUID or a booking_id.",
+    "contact": "A UUID, a HubSpot id, `student:1599005` or `email:a@b.c`.",
+    "hold": "What POST /api/credits/holds gave as `id`.",
     "mock_exam": "A HubSpot id or a UUID.",
 }
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.PUBLIC: [],
     Access.STUDENT: [{"studentToken": []}, {"apiKey": []}],
+    Access.APPLICATION: [{"creditsKey": []}],
     Access.CRON: [{"cronSecret": []}],
     Access.STAFF: [{"staff": []}],
     Access.METRICS: [{"metricsToken": []}],
@@ -43,6 +46,12 @@ _SCHEMES = {
         "scheme": "bearer",
         "bearerFormat": "tb_<id>_<secret>",
         "description": "An application's key with the scope `students`; each request names its student.",
+    },
+    "creditsKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "tb_<id>_<secret>",
+        "description": "An application's key with the scope `credits`.",
     },
     "cronSecret": {"type": "http", "scheme": "bearer", "description": "CRON_SECRET."},
     "metricsToken": {
@@ -61,6 +70,7 @@ _BY_ACCESS: dict[Access, tuple[type[TallybookError], ...]] = {
         errors.RateLimited,
         errors.DatabaseUnavailable,
     ),
+    Access.APPLICATION: (errors.Unauthenticated, errors.Forbidden, errors.DatabaseUnavailable),
     Access.CRON: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
     Access.STAFF: (errors.Unauthenticated,),
     Access.METRICS: (errors.Unauthenticated,),

@@ -7,6 +7,7 @@ from tallybook.api import login as login_handlers
 from tallybook.api import operations
 from tallybook.api import requests as asks
 from tallybook.api import student_handlers as student
+from tallybook.api.action_routes import ACTION_ROUTES
 from tallybook.api.callers import Access
 from tallybook.api.route import Handler, OtherAnswer, Route
 from tallybook.domain import errors
@@ -336,4 +337,12 @@ _OPERATIONS = (
     _operation("/docs", Access.STAFF, operations.docs, "This document as a page", media_type="text/html"),
 )
 
-ROUTES: tuple[Route, ...] = (*_SIGN_IN, *_MOCK_EXAMS, *_BOOKINGS, *_CREDITS, *_CRON, *_OPERATIONS)
+ROUTES: tuple[Route, ...] = (
+    *_SIGN_IN,
+    *_MOCK_EXAMS,
+    *_BOOKINGS,
+    *_CREDITS,
+    *ACTION_ROUTES,
+    *_CRON,
+    *_OPERATIONS,
+)

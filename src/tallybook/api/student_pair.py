@@ -42,9 +42,12 @@ def idempotency_of(call: Call) -> Idempotency | None:
     """The key the client sent, bound to exactly this request. Raises ValidationError."""
     headers = call.headers
     name = b"idempotency-key" if b"idempotency-key" in headers else b"x-idempotency-key"
-    key = headers.get(name)
+    in_body = getattr(call.body, "idempotency_key", None)
+    key = headers.get(name, in_body.encode() if in_body is not None else None)
     if key is None:
         return None
+    if in_body is not None and key != in_body.encode():
+        raise invalid("idempotency_key", f"differs from the header {name.decode().title()}")
     if not _KEY.fullmatch(key):
         raise invalid(name.decode().title(), "must have 1 to 255 visible ASCII characters")
     method = call.scope["method"]

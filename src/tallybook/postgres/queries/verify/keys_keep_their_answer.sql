@@ -18,4 +18,4 @@ where not case a.kind
     when 'contact' then exists (select from tallybook.contacts c where c.id = tallybook.uuid_or_null(a.id))
     when 'entry' then exists (select from tallybook.credit_entries e where e.id::text = a.id)
     else exists (select from tallybook.bookings b where b.id = tallybook.uuid_or_null(a.id))
-        or exists (select from tallybook.credit_holds h where h.id = tallybook.uuid_or_null(a.id)) end
+        or exists (select from tallybook.credit_holds h where tallybook.uuid_or_null(a.id) in (h.id, h.group_id)) end
