@@ -8,6 +8,7 @@ import typer
 
 from tallybook.cli import (
     bookings,
+    conflicts,
     contacts,
     database,
     demo_command,
@@ -19,6 +20,7 @@ from tallybook.cli import (
     setup_check,
     simulating,
     staff,
+    sync,
     working,
 )
 
@@ -101,3 +103,13 @@ _key.command("create")(keys.create)
 _key.command("revoke")(keys.revoke)
 _key.command("list")(keys.list_keys)
 app.add_typer(_key, name="key")
+
+_sync = _group("The mirror: HubSpot and Tallybook in step.")
+_sync.command("status")(sync.status)
+_sync.command("conflicts")(conflicts.conflicts)
+_sync.command("resolve", context_settings={"ignore_unknown_options": True})(conflicts.resolve)
+_sync.command("dead")(conflicts.dead)
+_sync.command("retry")(conflicts.retry)
+_sync.command("discard")(conflicts.discard)
+_sync.command("resume")(conflicts.resume)
+app.add_typer(_sync, name="sync")

@@ -1,0 +1,2 @@
+-- Everything about the mirror at this moment.
+select tallybook.sync_overview()

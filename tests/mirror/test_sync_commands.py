@@ -1,0 +1,308 @@
+"""What staff see of the mirror, and what their decisions about it change."""
+
+import json
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from support.commands import SECRET_KEY, CommandLine
+from support.factories import book, make_contact, make_mock_exam
+from tallybook.domain.errors import ConfirmationStale, NotFound, ValidationError
+from tallybook.usecases.discard_dead_letter import discard_dead_letter
+from tallybook.usecases.list_conflicts import list_conflicts
+from tallybook.usecases.list_dead_letters import LetterType, list_dead_letters
+from tallybook.usecases.record_crm_calls import record_crm_calls
+from tallybook.usecases.resolve_conflict import Choice, resolve_conflict
+from tallybook.usecases.resume_lane import resume_lane
+from tallybook.usecases.retry_dead_letters import retry_all_dead_letters, retry_dead_letter
+from tallybook.usecases.show_sync_status import show_sync_status
+
+
+@pytest.fixture
+def tallybook(tmp_path, database_uri):
+    """The command on the test's database."""
+    settings = {
+        "DATABASE_URL": database_uri,
+        "TALLYBOOK_SECRET_KEY": SECRET_KEY,
+        "TALLYBOOK_LOGIN_CODE": "none",
+    }
+    return CommandLine(tmp_path, settings)
+
+
+async def rows(owner, statement, *values):
+    cursor = await owner.execute(statement, values)
+    return await cursor.fetchall() if cursor.description else []
+
+
+async def make_dead(db, owner, *, words="INVALID_OPTION: no such place"):
+    """A booking that HubSpot refuses; gives its UUID."""
+    contact = await make_contact(db, credits={"sj_credits": 3})
+    booking = await book(db, contact, await make_mock_exam(db))
+    await rows(
+        owner,
+        "update tallybook.outbox set dead_at = now(), attempts = 5, last_error = %s where object_id = %s",
+        words,
+        booking["id"],
+    )
+    return booking["id"]
+
+
+async def make_conflict(owner, contact, *, field="sj_credits", kind="below_zero", ours="0", theirs="2"):
+    await rows(
+        owner,
+        "select tallybook.open_conflict('contact', %s, %s, %s, %s, %s, '{}', false)",
+        contact.id,
+        field,
+        kind,
+        ours,
+        theirs,
+    )
+    ((conflict_id,),) = await rows(
+        owner, "select id from tallybook.sync_conflicts where object_id = %s and kind = %s", contact.id, kind
+    )
+    return conflict_id
+
+
+def lane_of(status, name):
+    return next(each for each in status["lanes"] if each["lane"] == name)
+
+
+async def test_an_empty_mirror_has_nothing_to_say(db):
+    """Every lane is there with zeros, so that a monitor sees a figure and not a gap."""
+    status = await show_sync_status(db)
+    assert [each["lane"] for each in status["lanes"]] == ["booking", "contact", "mock_exam", "pull"]
+    for lane in status["lanes"]:
+        assert (lane["waiting"], lane["oldest_s"], lane["dead_letters"], lane["paused"]) == (0, 0, 0, None)
+    assert status["conflicts"] == {"open": 0, "by_kind": []}
+    assert (status["hold"], status["alerts"], status["pulled"], status["budget"]) == (None, [], [], [])
+
+
+async def test_the_status_tells_depth_and_age_of_each_lane(db, owner):
+    """Twenty changes of ages 0 to 190 s: the oldest is 190, and 95 % are younger than 181."""
+    contact = await make_contact(db, credits={})
+    await rows(owner, "delete from tallybook.outbox")
+    for n in range(20):
+        await rows(
+            owner,
+            "insert into tallybook.outbox (object_type, object_id, dirty_since, leased_until)"
+            " values ('booking', %s, now() - %s, case when %s < 3 then now() + interval '1 minute' end)",
+            uuid4(),
+            timedelta(seconds=10 * n),
+            n,
+        )
+    await rows(
+        owner,
+        "insert into tallybook.inbox"
+        " (object_type, hubspot_id, subscription_type, received_at, next_attempt_at) values"
+        " ('contact', '1', 'reread', now() - interval '1 hour', now() - interval '30 s'),"
+        " ('contact', '2', 'reread', now() - interval '1 hour', now() + interval '30 s')",
+    )
+    await make_conflict(owner, contact)
+    await make_conflict(owner, contact, field="cs_credits", kind="unreadable", theirs="12abc")
+    status = await show_sync_status(db)
+    booking, pull = lane_of(status, "booking"), lane_of(status, "pull")
+    assert (booking["waiting"], booking["under_way"], booking["dead_letters"]) == (20, 3, 0)
+    assert booking["oldest_s"] == pytest.approx(190, abs=5)
+    assert booking["p95_s"] == pytest.approx(180, abs=5)
+    # A hint that is not due yet is not late.
+    assert (pull["waiting"], pull["oldest_s"]) == (2, pytest.approx(30, abs=5))
+    assert status["conflicts"]["open"] == 2
+    assert [each["kind"] for each in status["conflicts"]["by_kind"]] == ["below_zero", "unreadable"]
+    # These objects do not exist.
+    await rows(owner, "delete from tallybook.outbox")
+
+
+async def test_calls_of_all_processes_are_added_up(db):
+    """Two processes, two kinds; the time of the last 429 stays."""
+    await record_crm_calls(db, {"push": (10, 0), "pull": (2, 1)})
+    await record_crm_calls(db, {"push": (5, 0), "pull": (3, 0)})
+    await record_crm_calls(db, {})
+    budget = {each["kind"]: each for each in (await show_sync_status(db))["budget"]}
+    assert {kind: (each["calls"], each["throttled"]) for kind, each in budget.items()} == {
+        "push": (15, 0),
+        "pull": (5, 1),
+    }
+    assert (budget["push"]["throttled_at"], budget["pull"]["throttled_at"] is None) == (None, False)
+
+
+async def test_a_dead_letter_shows_hubspots_words_and_can_be_tried_again(db, owner):
+    """Once it waits for its turn, asking again changes nothing; one that does not exist is NOT_FOUND."""
+    booking = await make_dead(db, owner)
+    found = await list_dead_letters(db)
+    (letter,) = found["dead_letters"]
+    assert (letter["type"], letter["id"], found["total"]) == ("booking", booking, 1)
+    assert letter["words"] == "INVALID_OPTION: no such place"
+    assert letter["label"].startswith("Situational Judgment-")
+    answer = await retry_dead_letter(db, letter_type=LetterType.BOOKING, letter_id=booking)
+    assert (answer.outcome, json.loads(answer.data)) == ("ok", {"retried": 1})
+    assert (await list_dead_letters(db))["dead_letters"] == []
+    assert lane_of(await show_sync_status(db), "booking")["waiting"] == 1
+    assert (await retry_dead_letter(db, letter_type=None, letter_id=booking)).outcome == "already"
+    for letter_type, letter_id in (
+        (None, str(uuid4())),
+        (LetterType.CONTACT, booking),
+        (None, "7"),
+        (None, "x"),
+    ):
+        with pytest.raises(NotFound):
+            await retry_dead_letter(db, letter_type=letter_type, letter_id=letter_id)
+
+
+async def test_all_dead_letters_are_tried_again_however_many(db, owner):
+    """2,500 at most a thousand at a time; those of the inbox too."""
+    await rows(
+        owner,
+        "insert into tallybook.outbox (object_type, object_id, dead_at)"
+        " select 'contact', gen_random_uuid(), now() from generate_series(1, 2500)",
+    )
+    await rows(
+        owner,
+        "insert into tallybook.inbox (object_type, hubspot_id, subscription_type, dead_at)"
+        " select 'contact', n::text, 'reread', now() from generate_series(1, 3) n",
+    )
+    assert await retry_all_dead_letters(db) == 2503
+    assert await retry_all_dead_letters(db) == 0
+    await rows(owner, "delete from tallybook.outbox")
+
+
+async def test_dead_letters_come_in_pages(db, owner):
+    """Each once, the oldest first."""
+    await rows(
+        owner,
+        "insert into tallybook.inbox (object_type, hubspot_id, subscription_type, dead_at)"
+        " select 'contact', n::text, 'reread', now() + make_interval(secs => n) from generate_series(1, 7) n",
+    )
+    pages = [await list_dead_letters(db, page=n, limit=3) for n in (1, 2, 3, 4)]
+    assert [[each["hubspot_id"] for each in page["dead_letters"]] for page in pages] == [
+        ["1", "2", "3"], ["4", "5", "6"], ["7"], [],
+    ]  # fmt: skip
+    assert {page["total"] for page in pages} == {7}
+    assert (await list_dead_letters(db, letter_type=LetterType.BOOKING))["total"] == 0
+
+
+async def test_a_discarded_letter_leaves_its_reason_in_the_audit_log(db, owner):
+    """The booking stays; only telling HubSpot is given up. What still waits cannot be discarded."""
+    booking = await make_dead(db, owner)
+    with pytest.raises(ValidationError):
+        await discard_dead_letter(db, letter_type=None, letter_id=booking, reason="  ", actor="cli:ada")
+    await discard_dead_letter(
+        db, letter_type=None, letter_id=booking, reason="entered by hand", actor="cli:ada"
+    )
+    ((actor, object_type, object_id, contact_id, details),) = await rows(
+        owner,
+        "select l.actor, l.object_type, l.object_id, l.contact_id, d.details"
+        " from tallybook.audit_log l join tallybook.audit_details d on d.audit_id = l.id"
+        " where l.action = 'dead_letter.discarded'",
+    )
+    assert (actor, object_type, object_id) == ("cli:ada", "booking", booking)
+    assert details == {"reason": "entered by hand", "words": "INVALID_OPTION: no such place"}
+    assert contact_id is not None
+    with pytest.raises(NotFound):
+        await discard_dead_letter(db, letter_type=None, letter_id=booking, reason="again", actor="cli:ada")
+    contact = await make_contact(db, credits={})
+    await rows(owner, "select tallybook.note_changes(array['contact'], array[%s::uuid])", contact.id)
+    with pytest.raises(NotFound):
+        await discard_dead_letter(
+            db, letter_type=LetterType.CONTACT, letter_id=str(contact.id), reason="no", actor="cli:ada"
+        )
+
+
+async def test_a_lane_is_resumed_once(db, owner):
+    """Who did it stays in the audit log; a lane that runs is left as it is."""
+    await rows(
+        owner,
+        "update tallybook.sync_lanes set paused_at = now(), reason = 'token' where lane = 'booking'",
+    )
+    assert lane_of(await show_sync_status(db), "booking")["paused"]["reason"] == "token"
+    assert (await resume_lane(db, lane="booking", actor="staff:1")).outcome == "ok"
+    assert lane_of(await show_sync_status(db), "booking")["paused"] is None
+    assert (await resume_lane(db, lane="booking", actor="staff:1")).outcome == "already"
+    assert await rows(
+        owner, "select actor, object_id from tallybook.audit_log where action = 'lane.resumed'"
+    ) == [("staff:1", "booking")]
+    with pytest.raises(NotFound):
+        await resume_lane(db, lane="nothing", actor="staff:1")
+
+
+async def test_conflicts_show_both_values_and_whom_they_are_about(db, owner):
+    """Open ones unless asked for all; by type and kind; in pages."""
+    contact = await make_contact(db, credits={})
+    first = await make_conflict(owner, contact)
+    second = await make_conflict(
+        owner, contact, field="email", kind="both_changed", ours="a@b.c", theirs="d@e.f"
+    )
+    found = await list_conflicts(db)
+    assert [each["id"] for each in found["conflicts"]] == [first, second]
+    assert found["conflicts"][0] | {"opened_at": 0} == {
+        "id": first, "object_type": "contact", "object_id": str(contact.id),
+        "hubspot_id": contact.hubspot_id, "label": f"{contact.student_id} Ada Lovelace",
+        "field": "sj_credits", "kind": "below_zero", "ours": "0", "theirs": "2", "details": {},
+        "freezes": False, "opened_at": 0, "resolved_at": None, "resolved_by": None, "resolution": None,
+    }  # fmt: skip
+    await rows(
+        owner,
+        "update tallybook.sync_conflicts set resolved_at = now(), resolved_by = 'system' where id = %s",
+        first,
+    )
+    assert [each["id"] for each in (await list_conflicts(db))["conflicts"]] == [second]
+    assert (await list_conflicts(db, kind="below_zero"))["total"] == 0
+    everything = await list_conflicts(db, with_resolved=True, limit=1, page=2)
+    assert ([each["id"] for each in everything["conflicts"]], everything["total"]) == ([second], 2)
+
+
+async def decide(db, conflict_id, choice, value=None, *, reason="seen"):
+    return await resolve_conflict(
+        db, conflict_id=conflict_id, choice=choice, value=value, reason=reason, actor="cli:ada"
+    )
+
+
+async def test_a_decision_is_checked_before_anything_happens(db, owner):
+    """A value without its choice, a choice without its value, no reason, no such conflict."""
+    conflict = await make_conflict(owner, await make_contact(db, credits={}))
+    for choice, value, reason in (
+        (Choice.VALUE, None, "seen"),
+        (Choice.OURS, "3", "seen"),
+        (Choice.OURS, None, " "),
+        (Choice.VALUE, "x" * 501, "seen"),
+    ):
+        with pytest.raises(ValidationError):
+            await decide(db, conflict, choice, value, reason=reason)
+    with pytest.raises(NotFound):
+        await decide(db, conflict + 1000, Choice.OURS)
+    assert (await list_conflicts(db))["total"] == 1
+
+
+async def test_what_was_decided_is_not_decided_again(db, owner):
+    """The same decision is recognised; another one is told that the conflict is gone."""
+    conflict = await make_conflict(owner, await make_contact(db, credits={}))
+    await rows(
+        owner,
+        "update tallybook.sync_conflicts"
+        " set resolved_at = now(), resolved_by = 'staff:1', resolution = 'theirs' where id = %s",
+        conflict,
+    )
+    assert (await decide(db, conflict, Choice.THEIRS)).outcome == "already"
+    with pytest.raises(ConfirmationStale) as caught:
+        await decide(db, conflict, Choice.OURS)
+    assert caught.value.details == {"resolved_by": "staff:1", "resolution": "theirs"}
+
+
+async def test_the_commands_of_a_person_at_a_terminal(tallybook, db, owner):
+    """Status, lists and decisions, as text and as JSON."""
+    booking = await make_dead(db, owner)
+    await rows(
+        owner, "update tallybook.sync_lanes set paused_at = now(), reason = 'token' where lane = 'contact'"
+    )
+    shown = tallybook("sync", "status").stdout
+    assert "dead_letters" in shown
+    assert "token" in shown
+    assert lane_of(tallybook.json("sync", "status"), "booking")["dead_letters"] == 1
+    assert booking in tallybook("sync", "dead").stdout
+    assert "There are no conflicts." in tallybook("sync", "conflicts").stdout
+    assert tallybook("sync", "retry", booking).stdout == "1 dead letters will be tried again.\n"
+    assert tallybook("sync", "resume", "contact").stdout == "The lane contact goes on.\n"
+    tallybook.error("sync", "retry")
+    tallybook.error("sync", "discard", booking, "--reason", "it is not dead any more")
+    tallybook.error("sync", "resolve", "1", "ours", "--reason", "there is none")
+    tallybook.error("sync", "resume", "nothing", code=2)
