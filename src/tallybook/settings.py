@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
     @property
+    def observes(self) -> bool:
+        """Whether nothing is to be decided here and nothing written to HubSpot."""
+        return self.tallybook_mode == "observe"
+
+    @property
     def migration_url(self) -> str:
         """Where migrations run: a session or direct connection. Raises SetupError."""
         return self.text("DATABASE_MIGRATION_URL") or self.needed("DATABASE_URL")

@@ -39,6 +39,7 @@ from tallybook.usecases.check_readiness import (
 )
 from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
+from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.verify_staff import verify_staff
 
 if TYPE_CHECKING:
@@ -128,6 +129,17 @@ class Parts:
     hubspot: HubSpotClient
     students: Students
     crm_calls: CrmCallCounts
+
+    @property
+    def mirror(self) -> Mirror:
+        """Both sides, for what keeps them in step."""
+        return Mirror(
+            db=self.db,
+            client=self.hubspot,
+            catalog=self.catalog,
+            time_zone=self.settings.tallybook_time_zone,
+            observe=self.settings.observes,
+        )
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -265,11 +277,6 @@ def check_can_serve(settings: Settings) -> None:
     """Nothing when a server may start with these settings. Raises SetupError naming what is missing."""
     for variable in ("DATABASE_URL", "TALLYBOOK_SECRET_KEY", "TALLYBOOK_LOGIN_CODE"):
         settings.needed(variable)
-    if settings.tallybook_mode == "observe":
-        raise SetupError(
-            "TALLYBOOK_MODE=observe cannot be used with this release.",
-            hint="It would not keep students from booking. Leave it out to serve for real.",
-        )
     if settings.tallybook_login_code == "email" and mailer(settings) is None:
         raise SetupError(
             "TALLYBOOK_LOGIN_CODE=email needs TALLYBOOK_SMTP_URL.",
@@ -297,7 +304,8 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
     """The periodic jobs by the last part of their addresses."""
 
     async def activate(max_s: float) -> Mapping[str, object]:
-        work = partial(activate_exams.activate_exams, parts.db, max_s=max_s)
+        observe = parts.settings.observes
+        work = partial(activate_exams.activate_exams, parts.db, max_s=max_s, observe=observe)
         return await report(parts.db, activate_exams.JOB, work)
 
     async def bring_in(max_s: float) -> Mapping[str, object]:
@@ -325,6 +333,7 @@ def _api_config(settings: Settings) -> ApiConfig:
         cron_secret=settings.text("CRON_SECRET"),
         metrics_token=settings.text("TALLYBOOK_METRICS_TOKEN"),
         public_docs=settings.tallybook_docs == "public",
+        observe=settings.observes,
     )
 
 

@@ -40,11 +40,6 @@ def test_mailed_codes_need_a_mail_server(tallybook):
     assert "TALLYBOOK_SMTP_URL" in tallybook.error("serve", "--port", "0", TALLYBOOK_LOGIN_CODE="email")[0]
 
 
-def test_a_mode_that_this_release_cannot_keep_is_refused(tallybook):
-    """Observing must not silently be serving."""
-    assert "TALLYBOOK_MODE=observe" in tallybook.error("serve", "--port", "0", TALLYBOOK_MODE="observe")[0]
-
-
 def test_a_taken_port_is_one_clear_line(tallybook):
     """The line names address and port."""
     with socket.socket() as taken:

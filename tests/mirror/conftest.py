@@ -1,5 +1,17 @@
-"""A simulated portal over HTTP, and clients that call it."""
+"""A simulated portal over HTTP, clients that call it, and both sides together as the mirror's."""
 
+import pytest
+
+from support.factories import CATALOG, TORONTO
 from support.portal import client, portal, simulator_url
+from tallybook.usecases.mirror import Mirror
+from tallybook.usecases.prepare_portal import prepare_portal
 
 __all__ = ["client", "portal", "simulator_url"]
+
+
+@pytest.fixture
+async def mirror(db, client):
+    """The test's database and an empty portal that has Tallybook's properties."""
+    await prepare_portal(client, CATALOG)
+    return Mirror(db, client, CATALOG, TORONTO)

@@ -55,7 +55,13 @@ async def portal(simulator_url):
     async with httpx.AsyncClient(base_url=simulator_url, trust_env=False) as door:
         fresh = Portal(simulator_url, door)
         await fresh.post("reset")
-        defaults = {"limits": "professional", "latency_ms": 0, "search_lag_s": 0, "token": None}
+        defaults = {
+            "limits": "professional",
+            "latency_ms": 0,
+            "search_lag_s": 0,
+            "token": None,
+            "portal_id": 8_123_456,
+        }
         await fresh.post("settings", **defaults, limit_calls=100_000, limit_search_per_s=1000)
         yield fresh
 

@@ -59,6 +59,7 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
         doorkeeper=Doorkeeper(doors, tokens=tokens, keys=keys, verify_staff=deps.verify_staff),
         cors=Cors(config.cors_origins) if config.pair_mode and config.cors_origins else None,
         lifespan=_lifespan(services),
+        observe=config.observe,
     )
 
 

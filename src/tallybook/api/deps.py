@@ -50,6 +50,8 @@ class ApiConfig:
     cron_secret: str | None = None
     metrics_token: str | None = None
     public_docs: bool = False
+    observe: bool = False
+    """Refuse whatever may decide something (TALLYBOOK_MODE=observe)."""
 
 
 async def _always_ready() -> str:

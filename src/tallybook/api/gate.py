@@ -20,11 +20,11 @@ from tallybook.api.cors import Cors
 from tallybook.api.logs import REQUEST_ID, describe_exception
 from tallybook.api.reading import ClientGoneError, check_media_type, read_body
 from tallybook.api.replies import BEARER, Header, Reply, failure
-from tallybook.api.route import NO_QUERY, Call, Route, RouteTable
+from tallybook.api.route import NO_QUERY, Call, Route, RouteTable, is_closed_observing
 from tallybook.api.services import Services
 from tallybook.api.statuses import status_of
 from tallybook.domain.callers import Caller
-from tallybook.domain.errors import TallybookError
+from tallybook.domain.errors import Observing, TallybookError
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BASIC = b'Basic realm="tallybook staff", charset="UTF-8"'
@@ -60,6 +60,7 @@ class Gate:
         doorkeeper: Doorkeeper,
         cors: Cors | None,
         lifespan: ASGIApp,
+        observe: bool = False,
     ) -> None:
         self._services = services
         self._routes = routes
@@ -67,6 +68,7 @@ class Gate:
         self._metrics = services.metrics
         self._cors = cors
         self._lifespan = lifespan
+        self._observe = observe
         self._log = structlog.get_logger("tallybook.api").bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,6 +128,8 @@ class Gate:
         exchange.route = route
         caller = await self._doorkeeper.admit(access, scope, exchange.headers)
         exchange.caller = caller
+        if self._observe and is_closed_observing(route):
+            raise Observing(mode="observe")
         body = query = None
         query_string = scope["query_string"]
         if query_reader is not None:

@@ -68,8 +68,15 @@ class Route:
     """What it may refuse beyond what every route of its kind may."""
     idempotent: bool = False
     """Whether it takes an Idempotency-Key."""
+    allowed_observing: bool = False
+    """Whether it stays open in observe mode although its method is one of those that change things."""
     media_type: str = "application/json"
     tag: str = "student"
+
+
+def is_closed_observing(route: Route) -> bool:
+    """Whether observe mode refuses this route: all that may decide something, but for what is named."""
+    return route.method != "GET" and not route.allowed_observing
 
 
 class ReadyRoute(NamedTuple):

@@ -50,6 +50,7 @@ _SIGN_IN = (
             OtherAnswer(202, "A code is on its way if the pair is known; same for all.", shapes.CodeAsked),
         ),
         errors=(errors.LoginFailed, *_MISS_ERRORS),
+        allowed_observing=True,
         tag="sign-in",
     ),
     Route(
@@ -61,6 +62,7 @@ _SIGN_IN = (
         body=asks.PairBody,
         answer=shapes.Nothing,
         errors=(*_MISS_ERRORS, errors.LockTimeout),
+        allowed_observing=True,
         tag="sign-in",
     ),
     Route(
@@ -119,6 +121,7 @@ _MOCK_EXAMS = (
         body=asks.ValidateCreditsBody,
         answer=shapes.CreditCheck,
         errors=(errors.InvalidMockType, *_MISS_ERRORS),
+        allowed_observing=True,
         tag="mock exams",
     ),
     Route(
@@ -140,6 +143,7 @@ _MOCK_EXAMS = (
         body=asks.ValidateDiscussionBody,
         answer=shapes.CreditCheck,
         errors=_MISS_ERRORS,
+        allowed_observing=True,
         tag="mock exams",
     ),
 )

@@ -16,6 +16,7 @@ from tallybook.cli import (
     importing,
     keys,
     loadtest,
+    rebinding,
     serving,
     setup_check,
     simulating,
@@ -92,6 +93,10 @@ _exam = _group("Mock exams: the sessions that can be booked.")
 _exam.command("list")(exams.list_exams)
 _exam.command("create")(exams.create)
 app.add_typer(_exam, name="exam")
+
+_sync = _group("The mirror: HubSpot in step, both ways.")
+_sync.command("rebind")(rebinding.rebind)
+app.add_typer(_sync, name="sync")
 
 _staff = _group("Local staff accounts.")
 _staff.command("add")(staff.add)

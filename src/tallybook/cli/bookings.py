@@ -73,7 +73,7 @@ def create(
             )
         return answer.data
 
-    _show(with_parts(work), as_json=as_json)
+    _show(with_parts(work, decides=not dry_run), as_json=as_json)
 
 
 def cancel(
@@ -98,7 +98,7 @@ def cancel(
         )
         return answer.data
 
-    _show(with_parts(work), as_json=as_json)
+    _show(with_parts(work, decides=not dry_run), as_json=as_json)
 
 
 def move(booking: Booking, exam: Exam, *, dry_run: DryRun = False, as_json: AsJson = False) -> None:
@@ -111,7 +111,7 @@ def move(booking: Booking, exam: Exam, *, dry_run: DryRun = False, as_json: AsJs
         )
         return answer.data
 
-    _show(with_parts(work), as_json=as_json)
+    _show(with_parts(work, decides=not dry_run), as_json=as_json)
 
 
 def _show(data: bytes, *, as_json: bool) -> None:

@@ -60,7 +60,7 @@ def grant(
         )
         return dict(json.loads(answer.data))
 
-    done = with_parts(work)
+    done = with_parts(work, decides=not dry_run)
     if as_json:
         print_json(done)
         return

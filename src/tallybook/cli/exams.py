@@ -92,7 +92,7 @@ def create(
         )
         return dict(json.loads(answer.data))
 
-    created = with_parts(work)
+    created = with_parts(work, decides=True)
     if as_json:
         print_json(created)
     else:

@@ -54,11 +54,19 @@ def database_settings(settings: Settings | None = None) -> Iterator[Settings]:
         )
 
 
-def with_parts(work: Callable[[Parts], Awaitable[T]], *, needs_schema: bool = True) -> T:
-    """What `work` gives; it gets the parts, on a database that has our schema. Raises TallybookError."""
+def with_parts(
+    work: Callable[[Parts], Awaitable[T]], *, needs_schema: bool = True, decides: bool = False
+) -> T:
+    """What `work` gives; it gets the parts, on a database that has our schema. Raises TallybookError.
+
+    `decides`: it changes bookings, sessions or credits, which observe mode refuses.
+    """
+    from tallybook.domain.errors import Observing
     from tallybook.wiring import opened
 
     async def inside(settings: Settings) -> T:
+        if decides and settings.observes:
+            raise Observing(setting="TALLYBOOK_MODE=observe")
         async with opened(settings, pool_size=4) as parts:
             if needs_schema:
                 await parts.demand_schema()

@@ -55,7 +55,7 @@ def _settings_findings(settings: Settings) -> list[Finding]:
     from tallybook.usecases.check_setup import Finding, Level
 
     found = [Finding(Level.WARN, "settings", line) for line in settings.warnings]
-    found += [*_missing(settings), *_risks(settings), *_wrong(settings)]
+    found += [*_missing(settings), *_mode(settings), *_risks(settings), *_wrong(settings)]
     if not any(each.level == Level.FAIL for each in found):
         found.append(Finding(Level.OK, "settings", "complete"))
     return found
@@ -93,6 +93,18 @@ def _risks(settings: Settings) -> Iterator[Finding]:
             "sign-in",
             "TALLYBOOK_STUDENT_AUTH=pair: no sign-in at all for whoever sends student ID and e-mail",
             "Only for the old front end, and only for a while.",
+        )
+
+
+def _mode(settings: Settings) -> Iterator[Finding]:
+    from tallybook.usecases.check_setup import Finding, Level
+
+    if settings.observes:
+        yield Finding(
+            Level.WARN,
+            "mode",
+            "TALLYBOOK_MODE=observe: every change is refused here, and HubSpot is only read",
+            "Leave it out once Tallybook is to decide: docs/how-to/migrate.md.",
         )
 
 

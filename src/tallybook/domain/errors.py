@@ -6,7 +6,7 @@ A class's docstring is its default message to a person. `code` is the stable wor
     TallybookError
     ├── Refusal                     the request cannot be granted; nothing was changed
     │   ├── ValidationError, InvalidMockType
-    │   ├── Unauthenticated, LoginFailed, Forbidden, CsrfFailed
+    │   ├── Unauthenticated, LoginFailed, Forbidden, Observing, CsrfFailed
     │   ├── InsufficientCredits
     │   ├── NotFound                StudentNotFound, ContactNotFound, ExamNotFound, BookingNotFound, ...
     │   ├── Conflict                ExamFull, DuplicateBooking, TimeConflict, ...
@@ -67,6 +67,10 @@ class Forbidden(Refusal):
     """You are signed in, but this is not yours to see or do."""
 
     code = "FORBIDDEN"
+
+
+class Observing(Forbidden):
+    """Tallybook only watches: bookings and credits change in the other system. Nothing was changed."""
 
 
 class CsrfFailed(Forbidden):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from tallybook.domain.errors import CrmUnavailable, TallybookError, Unavailable
+from tallybook.domain.errors import CrmUnavailable, SetupError, TallybookError, Unavailable
 from tallybook.hubspot.budget import CallBudget, CallKind, CallMade, CallObserver
 from tallybook.hubspot.connection import HubSpotConnection, account_path, objects_path, properties_path
 from tallybook.hubspot.errors import error_of, is_passing
@@ -216,6 +216,38 @@ class HubSpotClient:
             kind=kind,
             deadline_s=deadline_s,
             body=dict(definition),
+        )
+
+    async def find_property(
+        self, object_type: str, name: str, *, kind: CallKind, deadline_s: float
+    ) -> Property | None:
+        """One property; None when there is none of this name."""
+        try:
+            return await self._read(
+                "GET",
+                properties_path(object_type, name),
+                Property,
+                operation=f"read a property of {object_type}",
+                kind=kind,
+                deadline_s=deadline_s,
+            )
+        except SetupError as error:
+            if error.details.get("status") == 404:
+                return None
+            raise
+
+    async def describe_property(
+        self, object_type: str, name: str, description: str, *, kind: CallKind, deadline_s: float
+    ) -> None:
+        """Replaces the description of a property; repeating that changes nothing, so it may be repeated."""
+        await self._read(
+            "PATCH",
+            properties_path(object_type, name),
+            Property,
+            operation=f"describe a property of {object_type}",
+            kind=kind,
+            deadline_s=deadline_s,
+            body={"description": description},
         )
 
     async def _read(

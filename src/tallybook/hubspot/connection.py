@@ -40,9 +40,9 @@ def objects_path(object_type: str, *rest: str) -> str:
     return "/".join((f"/crm/objects/{API_VERSION}", quote(object_type, safe=""), *rest))
 
 
-def properties_path(object_type: str) -> str:
-    """The address of the properties of a type."""
-    return f"/crm/properties/{API_VERSION}/{quote(object_type, safe='')}"
+def properties_path(object_type: str, *rest: str) -> str:
+    """The address of the properties of a type, or of one of them."""
+    return "/".join((f"/crm/properties/{API_VERSION}", quote(object_type, safe=""), *rest))
 
 
 def account_path() -> str:

@@ -94,6 +94,7 @@ class Property(msgspec.Struct, frozen=True, rename="camel"):
     label: str | None = None
     group_name: str | None = None
     options: tuple[PropertyOption, ...] = ()
+    description: str | None = None
     has_unique_value: bool = False
     calculated: bool = False
     archived: bool = False

@@ -1,0 +1,2 @@
+-- HubSpot has this epoch now.
+select tallybook.confirm_epoch(%(epoch)s)

@@ -1,0 +1,2 @@
+-- This database's own name, made when it is first asked.
+select tallybook.database_id()
