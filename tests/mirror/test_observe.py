@@ -17,6 +17,7 @@ OPEN = {
     "POST /api/user/logout",
     "POST /api/mock-exams/validate-credits",
     "POST /api/mock-discussions/validate-credits",
+    "POST /api/credits/check",
 }
 SESSION = (
     *("--type", "Mini-mock", "--date", "2099-01-05", "--start", "09:00", "--end", "12:00"),

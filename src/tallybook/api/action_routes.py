@@ -72,6 +72,7 @@ ACTION_ROUTES = (
         body=asks.CheckBody,
         answer=shapes.ActionCheck,
         errors=(*_CONTACT_ERRORS, errors.ActionNotFound, errors.CrmBusy),
+        allowed_observing=True,
         tag="metered actions",
     ),
     Route(
