@@ -31,8 +31,6 @@ NOT_USED_YET: Mapping[str, str] = {
     "REDIS_URL": "nothing is cached outside PostgreSQL",
     "SUPABASE_JWT_SECRET": "staff sign in with local accounts",
     "SUPABASE_URL": "staff sign in with local accounts",
-    "TALLYBOOK_ALERT_SECRET": "no alerts are sent",
-    "TALLYBOOK_ALERT_URL": "no alerts are sent",
     "TALLYBOOK_PUBLIC_URL": "webhooks of HubSpot are not received",
     "TALLYBOOK_SUPABASE_STUDENTS": "students sign in here only",
 }
@@ -47,6 +45,7 @@ _HOW_TO_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 _HINTS = {
     "DATABASE_URL": "Set it to a PostgreSQL address (postgresql://...), or set TALLYBOOK_EMBEDDED=1.",
     "HS_PRIVATE_APP_TOKEN": "Set it to the access token of your HubSpot private app or service key.",
+    "TALLYBOOK_ALERT_SECRET": f"Alerts are signed with it. Make one: {_HOW_TO_SECRET}",
     "TALLYBOOK_LOGIN_CODE": "Choose email (sign-in by a mailed code) or none (the pair is enough).",
     "TALLYBOOK_MAIL_FROM": "Set it to the sender of mails, e.g. Tallybook <no-reply@example.com>.",
     "TALLYBOOK_SECRET_KEY": f"Make one: {_HOW_TO_SECRET}",
@@ -77,6 +76,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     supabase_jwt_secret: SecretStr | None = None
     supabase_url: str | None = None
+    tallybook_alert_lag_s: Count = 300
     tallybook_alert_secret: SecretStr | None = None
     tallybook_alert_url: str | None = None
     tallybook_catalog: Path | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +16,7 @@ import structlog
 from tallybook.api.logs import configure_logs
 from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
-from tallybook.domain.errors import DatabaseUnavailable, SetupError
+from tallybook.domain.errors import DatabaseUnavailable, SetupError, TallybookError
 from tallybook.hubspot.budget import (
     CallBudget,
     CallKind,
@@ -27,6 +28,7 @@ from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import HubSpotConnection
 from tallybook.jobs import activate_exams, import_students
 from tallybook.jobs.lease import report
+from tallybook.outbound.alerts import AlertSender
 from tallybook.outbound.mail import Mailer, MailSettings
 from tallybook.postgres.call_budget import PostgresCallBudget
 from tallybook.postgres.pool import Database
@@ -40,7 +42,9 @@ from tallybook.usecases.check_readiness import (
 from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
+from tallybook.usecases.record_crm_calls import record_crm_calls
 from tallybook.usecases.verify_staff import verify_staff
+from tallybook.usecases.watch_mirror import AlertLimits
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -57,6 +61,7 @@ SHARES: Mapping[CallKind, float] = {
 }
 """Up to which part of the limit each kind of call may fill it (mirror.md 2)."""
 
+_TELL_CALLS_EVERY_S = 5.0
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -79,6 +84,8 @@ class CrmCallCounts:
         default_factory=lambda: {kind.value: _KindCounts() for kind in CallKind}
     )
     daily_remaining: int | None = None
+    _told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __call__(self, call: CallMade) -> None:
         """Counts one call."""
@@ -87,6 +94,19 @@ class CrmCallCounts:
         counts.throttled += call.status == 429
         if call.daily_remaining is not None:
             self.daily_remaining = call.daily_remaining
+
+    async def tell(self, db: Database) -> None:
+        """Adds the calls since the last time to those of all processes. Raises DatabaseUnavailable."""
+        async with self._telling:
+            now = {kind: (counts.calls, counts.throttled) for kind, counts in self.by_kind.items()}
+            told = {kind: self._told.get(kind, (0, 0)) for kind in now}
+            news = {
+                kind: (calls - told[kind][0], throttled - told[kind][1])
+                for kind, (calls, throttled) in now.items()
+                if calls > told[kind][0]
+            }
+            await record_crm_calls(db, news)
+            self._told = now
 
 
 class SharedBudget:
@@ -200,9 +220,30 @@ async def opened(settings: Settings, *, pool_size: int | None = None) -> AsyncIt
     """The parts for as long as the block lasts."""
     parts = assemble(settings, pool_size=pool_size)
     try:
-        yield parts
+        async with _telling_calls(parts):
+            yield parts
     finally:
         await parts.close()
+
+
+@asynccontextmanager
+async def _telling_calls(parts: Parts) -> AsyncIterator[None]:
+    """Meanwhile, and once more at the end, the calls of this process are added to those of all."""
+
+    async def tell_for_ever() -> None:
+        while True:
+            await asyncio.sleep(_TELL_CALLS_EVERY_S)
+            with suppress(TallybookError):
+                await parts.crm_calls.tell(parts.db)
+
+    task = asyncio.create_task(tell_for_ever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with suppress(TallybookError):
+            await parts.crm_calls.tell(parts.db)
 
 
 def unlimited_hubspot(settings: Settings) -> HubSpotClient:
@@ -300,6 +341,20 @@ def mailer(settings: Settings) -> Mailer | None:
     return Mailer(MailSettings.parse(text, sender=settings.needed("TALLYBOOK_MAIL_FROM")))
 
 
+def alert_sender(settings: Settings) -> AlertSender | None:
+    """What sends alerts; None without `TALLYBOOK_ALERT_URL`. Raises SetupError."""
+    url = settings.text("TALLYBOOK_ALERT_URL")
+    if url is None:
+        return None
+    return AlertSender(url, secret=settings.needed("TALLYBOOK_ALERT_SECRET"))
+
+
+def alert_limits(settings: Settings) -> AlertLimits:
+    """What is worth an alert."""
+    lag_s = float(settings.tallybook_alert_lag_s)
+    return AlertLimits(lag_s=lag_s, inbox_s=lag_s)
+
+
 def cron_jobs(parts: Parts) -> dict[str, CronJob]:
     """The periodic jobs by the last part of their addresses."""
 
@@ -356,6 +411,7 @@ async def _lifespan(parts: Parts) -> AsyncIterator[None]:
     # What is there now stays until the end: the collector need not look at it again with every pass.
     gc.freeze()
     try:
-        yield
+        async with _telling_calls(parts):
+            yield
     finally:
         await parts.close()

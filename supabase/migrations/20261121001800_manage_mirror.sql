@@ -443,9 +443,9 @@ $$;
 
 -- Alerts nobody has been told about, or whose end nobody has been told, for one sender at a time. One that was over
 -- before anybody heard of it is passed over.
-create function tallybook.claim_alerts(p_limit integer, p_lease_s numeric)
+create function tallybook.claim_alerts(p_limit integer, p_lease_s double precision)
 returns table (kind text, subject text, state text, raised_at timestamptz, cleared_at timestamptz, details jsonb,
-               token uuid)
+               attempts integer, token uuid)
 language plpgsql volatile
 set search_path = ''
 set lock_timeout = '5s'
@@ -468,13 +468,14 @@ begin
           order by d.raised_at, d.kind, d.subject limit p_limit for update skip locked) d
     where a.kind = d.kind and a.subject = d.subject
     returning a.kind, a.subject, case when a.sent_at is null then 'opened' else 'cleared' end, a.raised_at,
-        a.cleared_at, a.details, v_token;
+        a.cleared_at, a.details, a.attempts, v_token;
 end
 $$;
 
 -- How sending went; p_error NULL: it arrived. A state that changed meanwhile is another message.
 create function tallybook.settle_alert(
-    p_kind text, p_subject text, p_state text, p_raised_at timestamptz, p_token uuid, p_error text, p_again_s numeric
+    p_kind text, p_subject text, p_state text, p_raised_at timestamptz, p_token uuid, p_error text,
+    p_again_s double precision
 )
 returns boolean
 language plpgsql volatile

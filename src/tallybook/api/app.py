@@ -17,6 +17,7 @@ from tallybook.api.docs_page import docs_page
 from tallybook.api.gate import Gate
 from tallybook.api.keys import ApiKeys
 from tallybook.api.metrics import Metrics
+from tallybook.api.mirror_metrics import MirrorFigures
 from tallybook.api.openapi import openapi_document
 from tallybook.api.route import Route, RouteTable
 from tallybook.api.routes import ROUTES
@@ -42,7 +43,11 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
         trusted_proxies=config.trusted_proxies,
     )
     document = openapi_document(table.routes)
-    metrics = Metrics(pool_figures=deps.pool_figures, crm_figures=deps.crm_figures)
+    metrics = Metrics(
+        pool_figures=deps.pool_figures,
+        crm_figures=deps.crm_figures,
+        mirror_figures=MirrorFigures(deps.db),
+    )
     if deps.watch_store_failures is not None:
         deps.watch_store_failures(metrics.count_not_stored)
     services = Services(

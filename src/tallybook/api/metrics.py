@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from tallybook.api.deps import CrmCalls
 from tallybook.api.metrics_across import FiguresAcrossProcesses, is_one_of_many
+from tallybook.api.mirror_metrics import MirrorFigures
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -26,9 +27,11 @@ class Metrics:
         *,
         pool_figures: Callable[[], Mapping[str, float]] | None,
         crm_figures: Callable[[], Mapping[str, CrmCalls]] | None,
+        mirror_figures: MirrorFigures | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         self.in_flight = 0
+        self._mirror = mirror_figures
         self._children: dict[
             tuple[str, str, int, str | None], tuple[Callable[[], None], Callable[[float], None]]
         ] = {}
@@ -59,7 +62,10 @@ class Metrics:
         self._across: FiguresAcrossProcesses | None = None
         if is_one_of_many():
             self._across = FiguresAcrossProcesses(
-                in_flight=lambda: self.in_flight, pool_figures=pool_figures, crm_figures=crm_figures
+                in_flight=lambda: self.in_flight,
+                pool_figures=pool_figures,
+                crm_figures=crm_figures,
+                mirror_figures=mirror_figures,
             )
             return
         in_flight = Gauge("tallybook_requests_in_flight", "Requests being answered", registry=self._registry)
@@ -69,6 +75,8 @@ class Metrics:
         )
         hit_rate.set_function(self._hit_rate)
         self._registry.register(_Figures(pool_figures, crm_figures))
+        if mirror_figures is not None:
+            self._registry.register(mirror_figures)
 
     def observe(self, *, route: str, method: str, status: int, lookup: str | None, seconds: float) -> None:
         """Count one answered request."""
@@ -91,8 +99,10 @@ class Metrics:
         if self._across is not None:
             self._across.publish()
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """Everything in the text format of Prometheus."""
+        if self._mirror is not None:
+            await self._mirror.refresh()
         return generate_latest(self._registry) if self._across is None else self._across.exposition()
 
     def _hit_rate(self) -> float:

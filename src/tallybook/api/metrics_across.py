@@ -36,8 +36,10 @@ class FiguresAcrossProcesses:
         in_flight: Callable[[], int],
         pool_figures: Callable[[], Mapping[str, float]] | None,
         crm_figures: Callable[[], Mapping[str, CrmCalls]] | None,
+        mirror_figures: Collector | None,
     ) -> None:
         registry = CollectorRegistry()
+        self._mirror = mirror_figures
         self._in_flight = in_flight
         self._pool_figures = pool_figures
         self._crm_figures = crm_figures
@@ -90,6 +92,9 @@ class FiguresAcrossProcesses:
         _forget_the_dead()
         registry = CollectorRegistry()
         registry.register(_Sum())
+        if self._mirror is not None:
+            # Of the whole installation already: nothing to add up.
+            registry.register(self._mirror)
         return generate_latest(registry)
 
 

@@ -26,7 +26,7 @@ async def readyz(services: Services, _call: Call) -> Reply:
 
 async def metrics(services: Services, _call: Call) -> Reply:
     """Figures for Prometheus."""
-    return Reply(200, services.metrics.exposition(), ((b"content-type", CONTENT_TYPE),))
+    return Reply(200, await services.metrics.exposition(), ((b"content-type", CONTENT_TYPE),))
 
 
 async def openapi(services: Services, _call: Call) -> Reply:

@@ -110,10 +110,11 @@ def _mode(settings: Settings) -> Iterator[Finding]:
 
 def _wrong(settings: Settings) -> Iterator[Finding]:
     from tallybook.usecases.check_setup import Finding, Level
-    from tallybook.wiring import mailer, read_catalog
+    from tallybook.wiring import alert_sender, mailer, read_catalog
 
     try:
         read_catalog(settings)
+        alert_sender(settings)
         if mailer(settings) is None and settings.tallybook_login_code == "email":
             text = "TALLYBOOK_LOGIN_CODE=email, but there is no mail server"
             yield Finding(Level.FAIL, "sign-in", text, "Set TALLYBOOK_SMTP_URL and TALLYBOOK_MAIL_FROM.")
