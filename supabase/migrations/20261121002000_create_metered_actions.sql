@@ -9,6 +9,7 @@ alter table tallybook.credit_holds
     add column action text,
     add column quantity integer;
 create index credit_holds_group_idx on tallybook.credit_holds (group_id);
+create index credit_entries_hold_idx on tallybook.credit_entries (hold_id) where hold_id is not null;
 create index credit_holds_overdue_idx on tallybook.credit_holds (expires_at) where closed_at is null;
 
 -- What an entry or a hold was for, in the other program's words. Beside the ledger, because it may have to be erased.
@@ -39,6 +40,118 @@ select t, p from unnest(array['credit_uses', 'hold_uses']) t, unnest(array['inse
 alter table tallybook.contact_aliases drop constraint contact_aliases_kind_is_known;
 alter table tallybook.contact_aliases add constraint contact_aliases_kind_is_known
     check (kind in ('hubspot_id', 'student_id', 'email', 'external_id'));
+
+-- What is held of a balance at this moment: a hold that is over holds nothing, whether or not anybody has swept it.
+create function tallybook.held_now(p_balance tallybook.credit_balances)
+returns integer
+language sql stable
+as $$
+    select case when p_balance.held = 0 then 0 else p_balance.held - coalesce((
+        select sum(h.credits)::integer from tallybook.credit_holds h
+        where h.contact_id = p_balance.contact_id and h.credit_type = p_balance.credit_type
+            and h.closed_at is null and h.expires_at <= pg_catalog.clock_timestamp()), 0) end
+$$;
+
+create or replace function tallybook.available_credits(p_contact_id uuid)
+returns jsonb
+language sql stable
+as $$
+    select coalesce(jsonb_object_agg(t.name, coalesce(b.balance - tallybook.held_now(b), 0)), '{}')
+    from tallybook.credit_types t
+    left join tallybook.credit_balances b on b.credit_type = t.name and b.contact_id = p_contact_id
+    where b.contact_id is not null or t.hubspot_property is null
+$$;
+
+create or replace function tallybook.check_credits(
+    p_contact_id uuid, p_epoch integer, p_student_id text, p_email text, p_mock_type text, p_source text
+)
+returns tallybook.answer
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_contact_id uuid;
+    v_refusal text;
+    v_contact record;
+    v_pays text[];
+    v_retired boolean;
+    v_credits integer[];
+    v_known boolean;
+    v_available integer;
+begin
+    select i.contact_id, i.refusal into v_contact_id, v_refusal
+    from tallybook.identify(p_contact_id, p_epoch, p_student_id, p_email) i;
+    if v_refusal is not null then
+        return tallybook.refuse(v_refusal);
+    end if;
+    select t.pays_with, t.retired_at is not null into v_pays, v_retired
+    from tallybook.mock_types t where t.name = p_mock_type;
+    if v_pays is null then
+        return tallybook.refuse('INVALID_MOCK_TYPE', jsonb_build_object('field', 'mock_type', 'allowed',
+            (select jsonb_agg(t.name order by t.name) from tallybook.mock_types t where t.retired_at is null)));
+    end if;
+    select array_agg(coalesce(b.balance - tallybook.held_now(b), 0) order by u.rank),
+        bool_and(b.contact_id is not null or t.hubspot_property is null)
+    into v_credits, v_known
+    from unnest(v_pays) with ordinality as u (name, rank)
+    join tallybook.credit_types t on t.name = u.name
+    left join tallybook.credit_balances b on b.contact_id = v_contact_id and b.credit_type = u.name;
+    select c.hubspot_id, c.student_id, c.email, c.firstname, c.lastname, c.ndecc_exam_on into v_contact
+    from tallybook.contacts c where c.id = v_contact_id;
+    if not v_known then
+        return tallybook.refuse('BALANCE_UNKNOWN', jsonb_build_object('hubspot_id', v_contact.hubspot_id));
+    end if;
+    select sum(n) into v_available from unnest(v_credits) n;
+    return tallybook.grant_answer('ok', jsonb_build_object(
+        'eligible', v_available > 0 and not v_retired,
+        'available_credits', v_available,
+        'credit_breakdown', jsonb_build_object(
+            'specific_credits', v_credits[1], 'shared_credits', v_available - v_credits[1]),
+        'contact_id', coalesce(v_contact.hubspot_id, v_contact_id::text),
+        'id', v_contact_id,
+        'student_name', nullif(btrim(concat_ws(' ', v_contact.firstname, v_contact.lastname)), ''),
+        'ndecc_exam_date', v_contact.ndecc_exam_on,
+        'source', p_source,
+        'as_of', tallybook.instant(pg_catalog.clock_timestamp())
+    ) || case when v_available > 0 and not v_retired then '{}' else jsonb_build_object('error_message',
+        case when v_retired then p_mock_type || ' can no longer be booked.'
+             else 'You have no credits for ' || p_mock_type || '.' end) end);
+end
+$$;
+
+create or replace function tallybook.show_credits(p_contact_id uuid, p_epoch integer, p_student_id text, p_email text)
+returns tallybook.answer
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_contact_id uuid;
+    v_refusal text;
+    v_unknown boolean;
+begin
+    select i.contact_id, i.refusal into v_contact_id, v_refusal
+    from tallybook.identify(p_contact_id, p_epoch, p_student_id, p_email) i;
+    if v_refusal is not null then
+        return tallybook.refuse(v_refusal);
+    end if;
+    select bool_or(b.contact_id is null) into v_unknown
+    from tallybook.credit_types t
+    left join tallybook.credit_balances b on b.contact_id = v_contact_id and b.credit_type = t.name
+    where t.hubspot_property is not null and t.retired_at is null;
+    if v_unknown then
+        return tallybook.refuse('BALANCE_UNKNOWN', (
+            select jsonb_build_object('hubspot_id', c.hubspot_id) from tallybook.contacts c where c.id = v_contact_id));
+    end if;
+    return tallybook.grant_answer('ok', jsonb_build_object(
+        'user_id', v_contact_id, 'id', v_contact_id,
+        'credits', (tallybook.available_credits(v_contact_id) -> 'credits'),
+        'balances', tallybook.available_credits(v_contact_id),
+        'held', (select coalesce(jsonb_object_agg(b.credit_type, tallybook.held_now(b))
+                     filter (where tallybook.held_now(b) > 0), '{}')
+                 from tallybook.credit_balances b where b.contact_id = v_contact_id),
+        'source', 'database', 'as_of', tallybook.instant(pg_catalog.clock_timestamp())));
+end
+$$;
 
 -- p_actions: [{"action", "quantity"?}]. Gives {"lines": [{action, quantity, credit_type, credits}], "needed": {type: n}}.
 create function tallybook.price_actions(p_actions jsonb)
@@ -81,8 +194,8 @@ declare
     v_short text;
     v_unknown boolean;
 begin
-    select string_agg(n.value::bigint - coalesce(b.balance - b.held, 0) || ' more of: ' || t.token_name, '; '
-               order by t.name) filter (where coalesce(b.balance - b.held, 0) < n.value::bigint),
+    select string_agg(n.value::bigint - coalesce(b.balance - tallybook.held_now(b), 0) || ' more of: ' || t.token_name, '; '
+               order by t.name) filter (where coalesce(b.balance - tallybook.held_now(b), 0) < n.value::bigint),
         bool_or(b.contact_id is null and t.hubspot_property is not null)
     into v_short, v_unknown
     from jsonb_each_text(p_needed) n
@@ -98,9 +211,10 @@ begin
         'credits', (
             select jsonb_agg(jsonb_build_object('credit_type', t.name, 'token_name', t.token_name,
                 'needed', n.value::bigint, 'balance', coalesce(b.balance, 0),
-                'available', coalesce(b.balance - b.held, 0), 'held', coalesce(b.held, 0),
+                'available', coalesce(b.balance - tallybook.held_now(b), 0), 'held', coalesce(tallybook.held_now(b), 0),
                 'held_until', (select tallybook.instant(max(h.expires_at)) from tallybook.credit_holds h
-                               where h.contact_id = p_contact_id and h.credit_type = n.key and h.closed_at is null))
+                               where h.contact_id = p_contact_id and h.credit_type = n.key and h.closed_at is null
+                                   and h.expires_at > pg_catalog.clock_timestamp()))
                 order by t.name)
             from jsonb_each_text(p_needed) n
             join tallybook.credit_types t on t.name = n.key
@@ -188,7 +302,7 @@ begin
     end if;
     return tallybook.grant_answer('ok', jsonb_build_object(
         'allowed', v_refusal.refusal is null, 'needed', v_price.data -> 'needed',
-        'available', (select jsonb_object_agg(n.key, coalesce(b.balance - b.held, 0))
+        'available', (select jsonb_object_agg(n.key, coalesce(b.balance - tallybook.held_now(b), 0))
                       from jsonb_object_keys(v_price.data -> 'needed') as n (key)
                       left join tallybook.credit_balances b on b.contact_id = p_contact_id and b.credit_type = n.key),
         'what_helps', v_refusal.details -> 'what_helps',
@@ -383,7 +497,9 @@ begin
     from tallybook.credit_holds h where h.group_id = p_hold_id;
     if v_rows[1].closed_at is not null then
         return tallybook.refuse('HOLD_CLOSED', jsonb_build_object('closed_as', v_rows[1].closed_as,
-            'closed_at', tallybook.instant(v_rows[1].closed_at)));
+            'closed_at', tallybook.instant(v_rows[1].closed_at), 'entry_ids', (
+                select coalesce(jsonb_agg(e.id order by e.id), '[]') from tallybook.credit_entries e
+                where e.hold_id in (select h.id from unnest(v_rows) h) and e.reason = 'capture')));
     elsif p_capture and p_credits is not null then
         if exists (select from unnest(v_rows) h where h.credit_type <> v_rows[1].credit_type) then
             return tallybook.refuse('VALIDATION_ERROR', jsonb_build_object('field', 'credits',

@@ -1,0 +1,127 @@
+"""Credits on trust: bounded, written down, settled exactly once; and the client's own rules."""
+
+import asyncio
+
+import pytest
+
+from credits.test_examples import left, payer
+from tallybook.client import (
+    BlockingTallybook,
+    CreditsRefused,
+    Grace,
+    InsufficientCredits,
+    NotReachable,
+    Tallybook,
+)
+
+COSTS = {"audio_upload": 2, "premium_export": 15}
+
+
+@pytest.fixture
+async def tallybook(service):
+    async with Tallybook(service.server.url, service.credits_key) as client:
+        yield client
+
+
+def grace(tmp_path, **most):
+    return Grace(tmp_path / "grace.sqlite", most_credits=most, costs=COSTS)
+
+
+async def test_trust_ends_at_its_bound_for_all_processes_together(tmp_path):
+    two = [grace(tmp_path, audio_upload=7) for _ in range(2)]
+    given = await asyncio.gather(
+        *(asyncio.to_thread(two[n % 2].take, "email:a@b.c", "audio_upload") for n in range(20))
+    )
+    assert given.count(True) == 3
+    assert not two[0].take("email:a@b.c", "premium_export")
+
+
+async def test_what_was_given_on_trust_is_settled_once(service, tallybook, tmp_path):
+    email = await payer(service, 10)
+    store = grace(tmp_path, audio_upload=100)
+    for _ in range(3):
+        assert store.take(f"email:{email}", "audio_upload")
+    both = await asyncio.gather(store.settle(tallybook), grace(tmp_path).settle(tallybook))
+    assert max(both) == 3
+    assert (store.waiting(), await left(service, email)) == (0, (4, {}))
+    assert await store.settle(tallybook) == 0
+    assert await left(service, email) == (4, {})
+
+
+async def test_a_debt_that_cannot_be_paid_stays_until_it_can(service, tallybook, tmp_path):
+    email = await payer(service, 1)
+    store = grace(tmp_path, audio_upload=100)
+    assert store.take(f"email:{email}", "audio_upload")
+    assert (await store.settle(tallybook), store.waiting()) == (0, 1)
+    await tallybook.find_or_create(email)
+    await service.run("select tallybook.grant_credits(%s, 'credits', 5, 'bought')", f"email:{email}")
+    assert (await store.settle(tallybook), store.waiting()) == (1, 0)
+    assert await left(service, email) == (4, {})
+
+
+async def test_trust_is_not_given_without_a_known_price(tmp_path):
+    store = Grace(tmp_path / "grace.sqlite", most_credits={"mining": 100}, costs=COSTS)
+    assert not store.take("email:a@b.c", "mining")
+
+
+async def test_a_block_that_raises_costs_nothing(service, tallybook):
+    email = await payer(service, 10)
+    with pytest.raises(KeyError):
+        async with tallybook.paid(f"email:{email}", "audio_upload"):
+            raise KeyError
+    assert await left(service, email) == (10, {})
+    async with tallybook.paid(f"email:{email}", "audio_upload") as hold:
+        assert hold.held == {"credits": 2}
+    assert await left(service, email) == (8, {})
+
+
+async def test_a_block_that_is_cancelled_costs_nothing(service, tallybook):
+    email = await payer(service, 10)
+    begun = asyncio.Event()
+
+    async def work():
+        async with tallybook.paid(f"email:{email}", "audio_upload"):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await left(service, email) == (10, {})
+
+
+async def test_programs_without_a_loop_can_do_the_same(service):
+    email = await payer(service, 10)
+
+    def script():
+        with BlockingTallybook(service.server.url, service.credits_key) as tallybook:
+            with tallybook.paid(f"email:{email}", "audio_upload"):
+                pass
+            charge = tallybook.charge(f"email:{email}", ["audio_upload"], key="one")
+            assert tallybook.charge(f"email:{email}", ["audio_upload"], key="one") == charge
+            tallybook.refund(charge.entry_ids[0])
+            with pytest.raises(InsufficientCredits) as refused:
+                tallybook.charge(f"email:{email}", "premium_export")
+            assert refused.value.details["needed"] == {"credits": 15}
+            with pytest.raises(CreditsRefused) as unknown:
+                tallybook.charge("email:nobody@example.org", "audio_upload")
+            assert unknown.value.code == "CONTACT_NOT_FOUND"
+
+    await asyncio.to_thread(script)
+    assert await left(service, email) == (8, {})
+
+
+async def test_a_server_that_is_away_is_an_error_in_time_and_never_a_yes():
+    async with Tallybook("http://127.0.0.1:9", "tb_x_y", deadline_s=0.5) as tallybook:
+        with pytest.raises(NotReachable) as away:
+            await tallybook.charge("email:a@b.c", "audio_upload")
+    assert not away.value.outcome_unknown
+
+
+async def test_a_captured_hold_whose_answer_was_lost_is_given_back(service, tallybook):
+    email = await payer(service, 10)
+    hold = await tallybook.hold(f"email:{email}", "audio_upload")
+    await tallybook.capture(hold.id)
+    assert await tallybook.give_back(hold.id)
+    assert await left(service, email) == (10, {})
