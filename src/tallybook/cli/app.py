@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tallybook.cli import (
+    backups,
     bookings,
     conflicts,
     contacts,
@@ -67,6 +68,8 @@ app.command("simulator", context_settings=_ANYTHING, add_help_option=False)(simu
 app.command("migrate")(database.migrate)
 app.command("import")(importing.import_everything)
 app.command("verify")(database.verify)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
 app.command("doctor")(setup_check.doctor)
 app.command("stats")(database.stats)
 app.command("loadtest")(loadtest.loadtest)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -62,29 +62,39 @@ async def migrate(uri: str, *, dry_run: bool = False, mark_supabase: bool = Fals
 
     `mark_supabase` also tells Supabase's own history, so that `supabase db push` does not try again.
     """
-    async with await _connect(uri) as connection:
-        await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+    async with await connect(uri) as connection:
+        await lock_migrations(connection)
         status = await schema_status(connection)
         missing = tuple(each for each in migrations() if each.version in status.pending)
         if dry_run:
             await connection.rollback()
             return missing
-        for each in missing:
-            try:
-                await connection.execute(each.sql)
-            except psycopg.Error as error:
-                raise SetupError(
-                    f"migration {each.version}_{each.name} failed: {error.diag.message_primary or error}",
-                    hint="Nothing was changed. " + (error.diag.message_hint or "See the server's log."),
-                ) from error
+        await apply(connection, missing)
         if mark_supabase:
             await _mark_supabase(connection)
         return missing
 
 
+async def lock_migrations(connection: AsyncConnection[tuple[object, ...]]) -> None:
+    """Waits for whoever changes the schema at this moment; ends with the transaction."""
+    await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def apply(connection: AsyncConnection[tuple[object, ...]], wanted: Sequence[Migration]) -> None:
+    """Applies these in order, in the transaction that is open. Raises SetupError naming one that failed."""
+    for each in wanted:
+        try:
+            await connection.execute(each.sql)
+        except psycopg.Error as error:
+            raise SetupError(
+                f"migration {each.version}_{each.name} failed: {error.diag.message_primary or error}",
+                hint="Nothing was changed. " + (error.diag.message_hint or "See the server's log."),
+            ) from error
+
+
 async def ensure_database(uri: str, name: str) -> None:
     """Creates the database `name` on the server behind `uri` unless it is there."""
-    connection = await _connect(uri)
+    connection = await connect(uri)
     await connection.set_autocommit(True)
     async with connection:
         cursor = await connection.execute("select 1 from pg_database where datname = %s", (name,))
@@ -94,7 +104,7 @@ async def ensure_database(uri: str, name: str) -> None:
 
 async def read_status(uri: str) -> SchemaStatus:
     """What the database has; SetupError when it cannot be reached."""
-    async with await _connect(uri) as connection:
+    async with await connect(uri) as connection:
         return await schema_status(connection)
 
 
@@ -140,9 +150,10 @@ def _release_key(release: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", release)[:3])
 
 
-async def _connect(uri: str) -> AsyncConnection[tuple[object, ...]]:
+async def connect(uri: str, purpose: str = "migrate") -> AsyncConnection[tuple[Any, ...]]:
+    """A connection to where migrations run. Raises SetupError."""
     try:
-        return await AsyncConnection.connect(uri, connect_timeout=5, application_name="tallybook migrate")
+        return await AsyncConnection.connect(uri, connect_timeout=5, application_name=f"tallybook {purpose}")
     except psycopg.Error as error:
         known = domain_error(error)
         raise SetupError(

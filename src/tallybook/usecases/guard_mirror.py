@@ -71,15 +71,15 @@ async def demand_same_portal(mirror: Mirror) -> None:
         await raise_epoch(mirror)
 
 
-async def raise_epoch(mirror: Mirror) -> None:
+async def raise_epoch(mirror: Mirror) -> bool:
     """Tells HubSpot that this database went on: from here on, an older state of it is recognised as one.
 
     The database knows the new number before HubSpot does, so that a crash in between is never taken for a
-    restored backup. Nothing happens while somebody else does the same.
+    restored backup. False, and nothing happens, while somebody else does the same.
     """
     row = await mirror.db.fetch_one("begin_epoch")
     if row is None or row[0] is None:
-        return
+        return False
     named = await mirror.db.fetch_one("database_id")
     assert named is not None
     await mirror.client.describe_property(
@@ -90,6 +90,7 @@ async def raise_epoch(mirror: Mirror) -> None:
         deadline_s=_DEADLINE_S,
     )
     await mirror.db.fetch_all("confirm_epoch", {"epoch": row[0]})
+    return True
 
 
 async def read_portal(mirror: Mirror) -> Portal:

@@ -1,0 +1,2 @@
+-- Why nothing may be pushed; NULL: it may.
+select tallybook.push_hold()
