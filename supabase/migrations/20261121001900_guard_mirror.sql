@@ -10,8 +10,8 @@ language sql stable
 set search_path = ''
 as $$ select value ->> 'reason' from tallybook.sync_state where name = 'hold' $$;
 
--- Stops pushing until `release_hold`. The first reason stays, but for the hold of a restore, `unchecked` until the
--- epochs were compared.
+-- Stops pushing until `release_hold`; `watch_mirror` tells people. The first reason stays, but for the hold of a
+-- restore, `unchecked` until the epochs were compared.
 create function tallybook.hold_pushing(p_reason text, p_details jsonb)
 returns void
 language sql volatile
@@ -19,18 +19,14 @@ set search_path = ''
 as $$
     insert into tallybook.sync_state (name, value)
     values ('hold', p_details || jsonb_build_object('reason', p_reason, 'since', tallybook.instant(clock_timestamp())))
-    on conflict (name) do update set value = excluded.value where sync_state.value ? 'unchecked';
-    select tallybook.raise_alert('hold', '', p_details || jsonb_build_object('reason', p_reason));
+    on conflict (name) do update set value = excluded.value where sync_state.value ? 'unchecked'
 $$;
 
 create function tallybook.release_hold()
 returns void
 language sql volatile
 set search_path = ''
-as $$
-    delete from tallybook.sync_state where name = 'hold';
-    select tallybook.clear_alert('hold', '');
-$$;
+as $$ delete from tallybook.sync_state where name = 'hold' $$;
 
 -- This database's own name, made once; a copy of the database has it too.
 create function tallybook.database_id()

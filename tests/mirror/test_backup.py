@@ -23,7 +23,7 @@ from tallybook.usecases.mark_backup import mark_backup
 from tallybook.usecases.verify import verify
 
 # What a restore itself notes down: that nothing is pushed before HubSpot was asked.
-NOTED = ("sync_state", "sync_alerts")
+NOTED = ("sync_state",)
 DEFINITIONS = {
     "functions": "select pg_get_functiondef(oid) from pg_proc"
     " where pronamespace = 'tallybook'::regnamespace order by 1",
