@@ -20,7 +20,8 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     for name in ("demo", "serve", "worker", "simulator", "migrate", "import", "verify", "doctor", "loadtest",
-                 "contact", "booking", "exam", "staff", "key", "stats", "catalog", "backup", "restore"):  # fmt: skip
+                 "contact", "booking", "exam", "staff", "key", "stats", "catalog", "sync", "backup",
+                 "restore"):  # fmt: skip
         assert f"\n  {name} " in done.stdout
 
 
