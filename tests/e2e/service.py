@@ -31,13 +31,14 @@ SECRET_KEY = "a secret key of the end-to-end tests, long enough"
 CRON_SECRET = "the secret of the scheduler"
 METRICS_TOKEN = "the token of the monitoring"
 FIRST_STUDENT = 1_599_000
-_BIN = Path(sys.executable).parent
+BIN = Path(sys.executable).parent
 _PATIENCE_S = 30.0
 # What changes without anybody's decision: limits, the call budget, the sign-ins under way.
 _NOT_DECIDED = ("rate_events", "crm_call_slots", "login_challenges")
 
 
-def _clean_environment():
+def clean_environment():
+    """What our programs may see of this process's environment: none of its settings."""
     kept = ("PATH", "HOME", "TMPDIR", "LANG", "PG_BINDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     return {name: os.environ[name] for name in kept if name in os.environ}
 
@@ -54,7 +55,7 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
-                env=_clean_environment() | (environment or {}),
+                env=clean_environment() | (environment or {}),
             )
 
     def text(self):
@@ -98,7 +99,7 @@ class Server(Program):
 
     def __init__(self, directory, environment):
         super().__init__(
-            [_BIN / "tallybook", "serve", "--port", "0"],
+            [BIN / "tallybook", "serve", "--port", "0"],
             directory=directory,
             name="server",
             environment=environment,

@@ -1,0 +1,355 @@
+"""Those who edit: staff who type in HubSpot, students who use the API, staff who grant here."""
+
+import asyncio
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import psycopg
+
+from proof.portal import Changed, Portal
+from proof.stage import Stage, new_key
+from proof.truth import CREDITS, MARGIN, PAYS, TOKENS, Promised, Student, Truth, last_number, readable
+
+NO_NUMBERS = ("", "12abc", "-4", "2.5", "1099511627776", "five", "--")
+# What is done how often. Most are numbers: they are what nobody else merges.
+CHANCES = {
+    "type_a_number": 42,
+    "type_what_we_push": 8,
+    "type_no_number": 4,
+    "type_a_name": 5,
+    "type_a_date": 2,
+    "type_a_status": 4,
+    "type_active_again": 1,
+    "type_in_a_session": 3,
+    "book": 22,
+    "cancel": 6,
+    "move": 4,
+    "set_a_date": 2,
+    "grant": 8,
+}
+_RETRY_FOR_S = 180.0
+_GRANT = """
+    select (tallybook.grant_credits(%s, %s, %s, 'proof')) ->> 'balance_after'
+"""
+
+
+@dataclass
+class People:
+    """Everybody who edits, and what they were told. `aim`: how often the one just being pushed is chosen."""
+
+    stage: Stage
+    portal: Portal
+    truth: Truth
+    students: list[Student]
+    # {HubSpot id or UUID: mock type}
+    exams: dict[str, str]
+    rng: random.Random
+    aim: float = 0.5
+    _hot: list[str] = field(default_factory=list)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    def __post_init__(self):
+        self._by_id = {each.hubspot_id: each for each in self.students}
+
+    async def edit(self):
+        """One random edit of one random person."""
+        (name,) = self.rng.choices(list(CHANCES), list(CHANCES.values()))
+        await getattr(self, name)()
+
+    # -- whom to choose ----------------------------------------------------------------------------
+
+    async def watch_what_is_pushed(self):
+        """Keeps in mind whose numbers are being written or read back; ends when it is cancelled."""
+        while True:
+            self._hot = [hubspot_id for (hubspot_id,) in await self.stage.run(_BEING_PUSHED)]
+            await asyncio.sleep(0.15)
+
+    def somebody(self):
+        hot = [self._by_id[each] for each in self._hot if each in self._by_id]
+        if hot and self.rng.random() < self.aim:
+            return self.rng.choice(hot)
+        return self.rng.choice(self.students)
+
+    def a_booking(self, wanted=lambda each: each.may_be == {"Active"}):
+        """One of the bookings made so far, by default one that nothing ended; None when there is none."""
+        found = [each for each in self.truth.bookings.values() if wanted(each)]
+        return self.rng.choice(found) if found else None
+
+    def may_lose(self, student, credit_type):
+        """How much may be taken away so that nothing is ever too little."""
+        left = self.truth.balance(student, credit_type)
+        return max(0, left if student.tight else left - MARGIN)
+
+    # -- numbers typed in HubSpot ------------------------------------------------------------------
+
+    async def type_a_number(self):
+        student = self.somebody()
+        types = self.rng.sample(CREDITS, self.rng.choice((1, 1, 1, 2)))
+
+        def wanted(name, seen):
+            less = self.may_lose(student, name)
+            down = -self.rng.randint(1, min(less, 6)) if less and self.rng.random() < 0.5 else 0
+            number = max(0, seen + (down or self.rng.randint(1, 6)))
+            return f"{number}.0" if self.rng.random() < 0.05 else str(number)
+
+        await self._type_numbers(student, types, wanted)
+
+    async def type_what_we_push(self):
+        """The very number our next write carries: by its value nobody could tell it from ours."""
+        student = self.somebody()
+        rows = await self.stage.run(
+            "select b.credit_type, b.balance from tallybook.credit_balances b"
+            " where b.contact_id = %s and b.crm_base is distinct from b.balance",
+            student.contact_id,
+        )
+        ours = {name: balance for name, balance in rows if name in CREDITS}
+        if not ours:
+            return
+
+        def wanted(name, seen):
+            # What staff take away has to be there; what is too little is the business of the tight ones.
+            return str(ours[name]) if seen - ours[name] <= self.may_lose(student, name) else str(seen + 1)
+
+        await self._type_numbers(student, [self.rng.choice(list(ours))], wanted)
+
+    async def type_no_number(self):
+        student = self.somebody()
+        await self._type_numbers(student, [self.rng.choice(CREDITS)], lambda *_: self.rng.choice(NO_NUMBERS))
+
+    async def _type_numbers(self, student, types, wanted):
+        async with self._locks[student.hubspot_id]:
+            for _ in range(6):
+                record = await self.portal.record("contact", student.hubspot_id)
+                seen = {name: last_number(record, name) for name in types}
+                typed = {name: wanted(name, seen[name]) for name in types}
+                shown = {name: record["properties"].get(name) for name in types}
+                try:
+                    await self.portal.type("contact", student.hubspot_id, typed, expect=shown)
+                except Changed:
+                    continue
+                raced = await self._is_being_pushed(student)
+                for name in types:
+                    number = readable(typed[name])
+                    delta = 0 if number is None else number - seen[name]
+                    what = "type no number" if number is None else "type a number"
+                    self.truth.number(student, name, side="hubspot", what=what, delta=delta, raced=raced)
+                return
+
+    async def _is_being_pushed(self, student):
+        rows = await self.stage.run(f"{_BEING_PUSHED} and c.id = %s", student.contact_id)
+        return bool(rows)
+
+    # -- texts, statuses, sessions typed in HubSpot ------------------------------------------------
+
+    async def type_a_name(self):
+        student = self.somebody()
+        name = self.rng.choice(("firstname", "lastname"))
+        await self._type_text("contact", student.hubspot_id, name, f"Name{self.rng.randrange(10**6)}")
+
+    async def type_a_date(self):
+        student = self.somebody()
+        await self._type_text("contact", student.hubspot_id, "ndecc_exam_date", self._a_date())
+
+    async def type_in_a_session(self):
+        known = [each for each in self.exams if each.isdigit()]
+        if not known:
+            return
+        exam = self.rng.choice(known)
+        if self.rng.random() < 0.6:
+            await self._type_text("mock_exam", exam, "capacity", str(self.rng.randint(5, 40)))
+        else:
+            await self._type_text("mock_exam", exam, "address", f"{self.rng.randrange(10**4)} Main St")
+
+    async def type_a_status(self):
+        booking = self.a_booking()
+        hubspot_id = booking and await self._hubspot_id_of(booking)
+        if not hubspot_id:
+            return
+        name, value = self.rng.choice((("is_active", "Cancelled"), ("attendance", "Yes")))
+        async with self._locks[booking.student.hubspot_id]:
+            if booking.may_be == {"Active"} and await self._type_text(
+                "booking", hubspot_id, name, value, noted=False
+            ):
+                booking.cancelled_there |= name == "is_active"
+                booking.attended_there |= name == "attendance"
+                self.truth.note(f"type {value}", booking.student, booking=booking.id)
+
+    async def type_active_again(self):
+        """Whether it may come back the rules decide then; who cancelled last is not known for sure."""
+        booking = self.a_booking(lambda each: each.cancelled_there or each.cancelled_here)
+        hubspot_id = booking and await self._hubspot_id_of(booking)
+        if not hubspot_id:
+            return
+        async with self._locks[booking.student.hubspot_id]:
+            record = await self.portal.record("booking", hubspot_id)
+            if record is None or record["properties"].get("is_active") != "Cancelled":
+                return
+            try:
+                await self.portal.type(
+                    "booking", hubspot_id, {"is_active": "Active"}, expect={"is_active": "Cancelled"}
+                )
+            except Changed:
+                return
+            booking.unsure = True
+            self.truth.note("type Active again", booking.student, booking=booking.id)
+
+    async def _hubspot_id_of(self, booking):
+        rows = await self.stage.run("select hubspot_id from tallybook.bookings where id = %s", booking.id)
+        return rows[0][0] if rows else None
+
+    async def _type_text(self, kind, hubspot_id, name, value, *, noted=True):
+        for _ in range(6):
+            record = await self.portal.record(kind, hubspot_id)
+            shown = {name: record["properties"].get(name)}
+            try:
+                await self.portal.type(kind, hubspot_id, {name: value}, expect=shown)
+            except Changed:
+                continue
+            if noted:
+                self.truth.text(kind, hubspot_id, name, value)
+            return True
+        return False
+
+    def _a_date(self):
+        on = datetime.now(UTC) + timedelta(days=self.rng.randint(30, 400))
+        return on.date().isoformat()
+
+    # -- students ----------------------------------------------------------------------------------
+
+    async def book(self):
+        student = self.somebody()
+        exam, kind = self.rng.choice(list(self.exams.items()))
+        if not student.tight and any(self.truth.balance(student, each) <= MARGIN for each in PAYS[kind]):
+            return
+        async with self._locks[student.hubspot_id]:
+            key = new_key()
+            call = {"json": {**student.pair, "mock_exam_id": exam}, "headers": {"idempotency-key": key}}
+            twice = self.rng.random() < 0.1
+            answers = await asyncio.gather(
+                *(self._ask("POST", "/api/bookings/create", **call) for _ in range(1 + twice))
+            )
+            made = [data for code, data in answers if code is None]
+            if not made:
+                self.truth.refused[answers[0][0]] += 1
+                return
+            data = made[0]
+            assert all(each == data for each in made), "one key, two answers"
+            paid = TOKENS[data["token_used"]]
+            self.truth.promise(Promised(data["id"], student, exam, kind, paid, key))
+
+    async def cancel(self):
+        """Often one that the staff have just cancelled in HubSpot too: one credit comes back, not two."""
+        typed = self.rng.random() < 0.3
+        booking = self.a_booking(
+            lambda each: not each.unsure and not each.cancelled_here and each.cancelled_there == typed
+        )
+        if booking is None:
+            return
+        async with self._locks[booking.student.hubspot_id]:
+            if booking.unsure or booking.cancelled_here or booking.attended_there:
+                return
+            code, data = await self._ask(
+                "DELETE",
+                f"/api/bookings/{booking.id}",
+                json=booking.student.pair,
+                headers={"idempotency-key": new_key()},
+            )
+            if code is not None:
+                self.truth.refused[code] += 1
+                return
+            assert data["credits_restored"] == 1, data
+            booking.cancelled_here = True
+            self.truth.note("cancel", booking.student, booking=booking.id)
+
+    async def move(self):
+        booking = self.a_booking()
+        if booking is None:
+            return
+        to = [each for each, kind in self.exams.items() if kind == booking.mock_type and each != booking.exam]
+        if not to:
+            return
+        exam = self.rng.choice(to)
+        async with self._locks[booking.student.hubspot_id]:
+            if booking.may_be != {"Active"}:
+                return
+            code, _ = await self._ask(
+                "POST",
+                f"/api/bookings/{booking.id}/move",
+                json={**booking.student.pair, "mock_exam_id": exam},
+                headers={"idempotency-key": new_key()},
+            )
+            if code is not None:
+                self.truth.refused[code] += 1
+                return
+            booking.exam = exam
+            self.truth.note("move", booking.student, booking=booking.id, exam=exam)
+
+    async def set_a_date(self):
+        student = self.somebody()
+        value = self._a_date()
+        async with self._locks[student.hubspot_id]:
+            code, _ = await self._ask(
+                "PUT", "/api/user/update-ndecc-date", json={**student.pair, "ndecc_exam_date": value}
+            )
+            if code is None:
+                self.truth.text("contact", student.hubspot_id, "ndecc_exam_date", value)
+
+    async def _ask(self, method, path, **call):
+        """(code of the refusal or None, data). Asked again with the same key until the answer is definite."""
+        deadline = asyncio.get_running_loop().time() + _RETRY_FOR_S
+        while True:
+            try:
+                answer = await self.stage.http.request(method, path, **call)
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code < 500:
+                body = answer.json()
+                if body["success"]:
+                    return None, body["data"]
+                code = body["error"]["code"]
+                if code not in {"IDEMPOTENCY_IN_PROGRESS", "RATE_LIMITED"}:
+                    return code, None
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"{method} {path} got no definite answer: {answer and answer.text}")
+            await asyncio.sleep(0.2 + self.rng.random() * 0.3)
+
+    # -- staff here --------------------------------------------------------------------------------
+
+    async def grant(self):
+        """Credits granted or taken away in SQL; where the commit's answer was lost, PostgreSQL is asked."""
+        student, name = self.somebody(), self.rng.choice(CREDITS)
+        less = self.may_lose(student, name)
+        number = -self.rng.randint(1, min(less, 3)) if less and self.rng.random() < 0.4 else 0
+        number = number or self.rng.randint(1, 4)
+        async with self._locks[student.hubspot_id]:
+            if await self._granted(student, name, number):
+                self.truth.number(student, name, side="here", what="grant", delta=number)
+
+    async def _granted(self, student, name, number):
+        xid = None
+        try:
+            async with await psycopg.AsyncConnection.connect(self.stage.uri) as connection:
+                cursor = await connection.execute("select pg_current_xact_id()::text")
+                (xid,) = await cursor.fetchone()
+                await connection.execute(_GRANT, (student.contact_id, name, number))
+                await connection.commit()
+        except psycopg.errors.RaiseException:
+            self.truth.refused["grant"] += 1
+            return False
+        except psycopg.OperationalError:
+            if xid is None:
+                return False
+            rows = await self.stage.run("select pg_xact_status(%s::xid8)", xid)
+            return rows == [("committed",)]
+        return True
+
+
+_BEING_PUSHED = """
+    select c.hubspot_id from tallybook.contacts c
+    where (c.crm_unread or exists (
+        select from tallybook.outbox o
+        where o.object_type = 'contact' and o.object_id = c.id and o.leased_until > clock_timestamp()))
+"""
