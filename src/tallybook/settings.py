@@ -27,7 +27,6 @@ SHORTEST_SECRET_KEY = 32
 
 NOT_USED_YET: Mapping[str, str] = {
     "CREDITS_CACHE_TTL_S": "balances are always read from the database",
-    "HUBSPOT_CLIENT_SECRET": "webhooks of HubSpot are not received",
     "REDIS_URL": "nothing is cached outside PostgreSQL",
     "SUPABASE_JWT_SECRET": "staff sign in with local accounts",
     "SUPABASE_URL": "staff sign in with local accounts",
@@ -125,7 +124,7 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
-    @field_validator("hubspot_base_url", "api_base_url")
+    @field_validator("hubspot_base_url", "api_base_url", "tallybook_public_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):

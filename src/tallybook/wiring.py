@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import structlog
 
 from tallybook.api.logs import configure_logs
-from tallybook.domain.call_limits import CallLimit
+from tallybook.domain.call_limits import CallLimit, CallSlot
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
 from tallybook.domain.errors import DatabaseUnavailable, SetupError, TallybookError
+from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import (
     CallBudget,
     CallKind,
@@ -26,7 +27,7 @@ from tallybook.hubspot.budget import (
 )
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import HubSpotConnection
-from tallybook.jobs import activate_exams, import_students
+from tallybook.jobs import activate_exams, expire_holds, import_students
 from tallybook.jobs.lease import report
 from tallybook.outbound.alerts import AlertSender
 from tallybook.outbound.mail import Mailer, MailSettings
@@ -61,7 +62,11 @@ SHARES: Mapping[CallKind, float] = {
 }
 """Up to which part of the limit each kind of call may fill it (mirror.md 2)."""
 
+SEARCH_SHARES: Mapping[CallKind, float] = {**SHARES, CallKind.PULL: 0.5}
+"""The same for searches: asking what has changed leaves half of them to others."""
+
 _TELL_CALLS_EVERY_S = 5.0
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -117,14 +122,14 @@ class SharedBudget:
         self._local = local
 
     @asynccontextmanager
-    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:
+    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[CallSlot]:
         """A slot for one call. Raises CrmBusy."""
         async with AsyncExitStack() as held:
             try:
-                await held.enter_async_context(self._shared.slot(kind, search=search, wait_s=wait_s))
+                slot = await held.enter_async_context(self._shared.slot(kind, search=search, wait_s=wait_s))
             except DatabaseUnavailable:
-                await held.enter_async_context(self._local.slot(kind, search=search, wait_s=wait_s))
-            yield
+                slot = await held.enter_async_context(self._local.slot(kind, search=search, wait_s=wait_s))
+            yield slot
 
 
 class _NoHubSpot:
@@ -132,7 +137,7 @@ class _NoHubSpot:
 
     def slot(
         self, kind: CallKind, *, search: bool = False, wait_s: float
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AbstractAsyncContextManager[CallSlot]:
         del kind, search, wait_s
         raise SetupError(
             "HS_PRIVATE_APP_TOKEN is not set.", hint="Without it only stored students are known."
@@ -271,6 +276,7 @@ def _budget(settings: Settings, db: Database, call_timeout_s: float) -> CallBudg
         limits=limits,
         search_limits=[CallLimit(settings.hubspot_searches_per_s, 1.0)],
         shares={kind.value: share for kind, share in SHARES.items()},
+        search_shares={kind.value: share for kind, share in SEARCH_SHARES.items()},
         call_timeout_s=call_timeout_s,
     )
     local = LocalCallBudget(
@@ -367,8 +373,13 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
         work = partial(import_students.import_students, parts.db, parts.hubspot, parts.catalog, max_s=max_s)
         return await report(parts.db, import_students.JOB, work)
 
+    async def expire(max_s: float) -> Mapping[str, object]:
+        work = partial(expire_holds.expire_holds, parts.db, max_s=max_s)
+        return await report(parts.db, expire_holds.JOB, work)
+
     return {
         "activate-scheduled-exams": activate,
+        "expire-holds": expire,
         "sync-supabase": bring_in,
         "warm-contact-credits-cache": bring_in,
     }
@@ -389,6 +400,12 @@ def _api_config(settings: Settings) -> ApiConfig:
         metrics_token=settings.text("TALLYBOOK_METRICS_TOKEN"),
         public_docs=settings.tallybook_docs == "public",
         observe=settings.observes,
+        public_url=settings.tallybook_public_url,
+        hubspot_client_secret=settings.text("HUBSPOT_CLIENT_SECRET"),
+        hubspot_types={
+            settings.hubspot_mock_exams_object: MirroredType.MOCK_EXAM,
+            settings.hubspot_bookings_object: MirroredType.BOOKING,
+        },
     )
 
 

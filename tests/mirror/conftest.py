@@ -2,12 +2,13 @@
 
 import pytest
 
+from e2e.conftest import start_service
 from support.factories import CATALOG, TORONTO
 from support.portal import client, portal, simulator_url
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.prepare_portal import prepare_portal
 
-__all__ = ["client", "portal", "simulator_url"]
+__all__ = ["client", "portal", "simulator_url", "start_service"]
 
 
 @pytest.fixture

@@ -281,6 +281,15 @@ class JobRun(Struct):
     done: bool
 
 
+class EventsReceived(Struct):
+    """What became of the events of a webhook."""
+
+    stored: int
+    repeated: Annotated[int, Meta(description="Known already.")]
+    own: Annotated[int, Meta(description="Echoes of what Tallybook wrote itself.")]
+    ignored: Annotated[int, Meta(description="About nothing that is mirrored.")]
+
+
 class Status(Struct):
     """One word."""
 

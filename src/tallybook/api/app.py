@@ -40,6 +40,7 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
         metrics_token=config.metrics_token,
         pair_mode=config.pair_mode,
         public_docs=config.public_docs,
+        hubspot_webhooks=bool(config.hubspot_client_secret and config.public_url),
         trusted_proxies=config.trusted_proxies,
     )
     document = openapi_document(table.routes)

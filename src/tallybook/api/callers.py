@@ -38,6 +38,8 @@ class Access(Enum):
     CRON = "cron"
     STAFF = "staff"
     METRICS = "metrics"
+    HUBSPOT = "hubspot"
+    """Whoever signs as HubSpot; the signature covers the body, so the handler checks it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class Doors:
     metrics_token: str | None
     pair_mode: bool
     public_docs: bool
+    hubspot_webhooks: bool
     trusted_proxies: int
 
 
@@ -75,6 +78,11 @@ class Doorkeeper:
             return await self._application(headers)
         if access is Access.PUBLIC:
             return await self._public(scope, headers)
+        if access is Access.STAFF:
+            return await self._staff(scope, headers)
+        return self._other_program(access, scope, headers)
+
+    def _other_program(self, access: Access, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
         if access is Access.CRON:
             _check_secret(_bearer(headers), self._doors.cron_secret)
             return Caller(CallerKind.CRON, "cron")
@@ -82,8 +90,8 @@ class Doorkeeper:
             if not is_loopback(scope):
                 _check_secret(_bearer(headers), self._doors.metrics_token)
             return Caller(CallerKind.PUBLIC, "metrics")
-        if access is Access.STAFF:
-            return await self._staff(scope, headers)
+        if access is Access.HUBSPOT and self._doors.hubspot_webhooks:
+            return Caller(CallerKind.PUBLIC, "hubspot")
         raise NotFound
 
     async def _student(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:

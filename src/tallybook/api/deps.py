@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tallybook.api.callers import VerifyStaff
 from tallybook.api.keys import FindKey
 from tallybook.domain.catalog import Catalog
+from tallybook.domain.mirror import MirroredType
 from tallybook.postgres.pool import Database
 from tallybook.usecases.find_student import Students
 
@@ -52,6 +53,11 @@ class ApiConfig:
     public_docs: bool = False
     observe: bool = False
     """Refuse whatever may decide something (TALLYBOOK_MODE=observe)."""
+    public_url: str | None = None
+    """Where the world finds this server; never taken from a request."""
+    hubspot_client_secret: str | None = None
+    hubspot_types: Mapping[str, MirroredType] = field(default_factory=dict)
+    """HubSpot's ids of the custom objects, as its webhooks name them."""
 
 
 async def _always_ready() -> str:

@@ -11,6 +11,7 @@ import re
 from asyncio import CancelledError
 from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -130,13 +131,16 @@ class Gate:
         exchange.caller = caller
         if self._observe and is_closed_observing(route):
             raise Observing(mode="observe")
-        body = query = None
+        body: Any = None
+        query: Any = None
         query_string = scope["query_string"]
         if query_reader is not None:
             query = query_reader.from_query(query_string)
         elif query_string:
             NO_QUERY.from_query(query_string)
-        if body_reader is not None:
+        if route.raw_body_limit_bytes is not None:
+            body = await read_body(receive, exchange.headers, limit_bytes=route.raw_body_limit_bytes)
+        elif body_reader is not None:
             raw = await read_body(receive, exchange.headers)
             if raw:
                 check_media_type(exchange.headers)

@@ -57,6 +57,12 @@ class Metrics:
             registry=self._registry,
         )
         self.count_not_stored: Callable[[], None] = not_stored.inc
+        self._events = Counter(
+            "tallybook_webhook_events",
+            "Events of HubSpot's webhooks by what became of them",
+            ["outcome"],
+            registry=self._registry,
+        )
         self._hit_count = 0
         self._miss_count = 0
         self._across: FiguresAcrossProcesses | None = None
@@ -98,6 +104,11 @@ class Metrics:
             self._misses.inc()
         if self._across is not None:
             self._across.publish()
+
+    def count_events(self, **outcomes: int) -> None:
+        """Count what became of the events of a webhook."""
+        for outcome, count in outcomes.items():
+            self._events.labels(outcome).inc(count)
 
     async def exposition(self) -> bytes:
         """Everything in the text format of Prometheus."""

@@ -33,6 +33,7 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.CRON: [{"cronSecret": []}],
     Access.STAFF: [{"staff": []}],
     Access.METRICS: [{"metricsToken": []}],
+    Access.HUBSPOT: [{"hubspotSignature": []}],
 }
 _SCHEMES = {
     "studentToken": {
@@ -60,6 +61,12 @@ _SCHEMES = {
         "description": "TALLYBOOK_METRICS_TOKEN; not needed on the machine itself.",
     },
     "staff": {"type": "http", "scheme": "basic", "description": "A local staff account."},
+    "hubspotSignature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-HubSpot-Signature-v3",
+        "description": "HubSpot's signature by the app's client secret, with X-HubSpot-Request-Timestamp.",
+    },
 }
 _ALWAYS = (errors.ValidationError, TallybookError)
 _BY_ACCESS: dict[Access, tuple[type[TallybookError], ...]] = {
@@ -74,6 +81,7 @@ _BY_ACCESS: dict[Access, tuple[type[TallybookError], ...]] = {
     Access.CRON: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
     Access.STAFF: (errors.Unauthenticated,),
     Access.METRICS: (errors.Unauthenticated,),
+    Access.HUBSPOT: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
 }
 _WITH_BODY = (errors.PayloadTooLarge, errors.UnsupportedMediaType)
 _WITH_KEY = (errors.IdempotencyKeyReused, errors.IdempotencyInProgress)
@@ -190,6 +198,12 @@ def _operation(route: Route, by_type: dict[str, Any], components: dict[str, Any]
             "required": any(field.required for field in msgspec.structs.fields(route.body)),
             "content": {_JSON: {"schema": by_type[str(route.body)]}},
         }
+    elif route.raw_body_limit_bytes is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "description": "As its sender documents it.",
+            "content": {_JSON: {"schema": {}}},
+        }
     return operation
 
 
@@ -252,6 +266,8 @@ def _refusals(route: Route) -> dict[int, list[type[TallybookError]]]:
     kinds: list[type[TallybookError]] = [*_ALWAYS, *_BY_ACCESS[route.access], *route.errors]
     if route.body is not None:
         kinds += _WITH_BODY
+    if route.raw_body_limit_bytes is not None:
+        kinds.append(errors.PayloadTooLarge)
     if route.idempotent:
         kinds += _WITH_KEY
     by_status: dict[int, list[type[TallybookError]]] = {}

@@ -130,11 +130,13 @@ def _malformed() -> ValidationError:
     )
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], *, limit_bytes: int = BODY_LIMIT_BYTES
+) -> bytes:
     """The whole body. Raises PayloadTooLarge before reading more than the limit, ClientGoneError."""
     announced = headers.get(b"content-length", b"0")
-    if not announced.isdigit() or int(announced) > BODY_LIMIT_BYTES:
-        raise _too_large()
+    if not announced.isdigit() or int(announced) > limit_bytes:
+        raise PayloadTooLarge(limit_bytes=limit_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -143,14 +145,10 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
             raise ClientGoneError
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > BODY_LIMIT_BYTES:
-            raise _too_large()
+        if size > limit_bytes:
+            raise PayloadTooLarge(limit_bytes=limit_bytes)
         if not message.get("more_body", False):
             return b"".join(chunks)
-
-
-def _too_large() -> PayloadTooLarge:
-    return PayloadTooLarge(limit_bytes=BODY_LIMIT_BYTES)
 
 
 def check_media_type(headers: Mapping[bytes, bytes]) -> None:

@@ -64,6 +64,8 @@ class Route:
     also: tuple[OtherAnswer, ...] = ()
     body: type[Shape] | None = None
     query: type[Shape] | None = None
+    raw_body_limit_bytes: int | None = None
+    """For a body that the handler gets as it came, since a signature covers every byte of it."""
     errors: tuple[type[TallybookError], ...] = ()
     """What it may refuse beyond what every route of its kind may."""
     idempotent: bool = False

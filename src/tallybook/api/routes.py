@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tallybook.api import answer_shapes as shapes
 from tallybook.api import login as login_handlers
-from tallybook.api import operations
+from tallybook.api import operations, webhooks
 from tallybook.api import requests as asks
 from tallybook.api import student_handlers as student
 from tallybook.api.action_routes import ACTION_ROUTES
@@ -308,8 +308,23 @@ _CRON = tuple(
     for job, summary in (
         ("sync-supabase", "Bring in everything from HubSpot"),
         ("activate-scheduled-exams", "Record the mock exams whose opening minute has passed"),
-        ("warm-contact-credits-cache", "Read from HubSpot what is missing or old"),
+        ("warm-contact-credits-cache", "Read from HubSpot what has changed there"),
+        ("expire-holds", "Give back credits that were set aside and not used in time"),
     )
+)
+
+
+_WEBHOOKS = (
+    Route(
+        method="POST",
+        path="/api/webhooks/hubspot",
+        access=Access.HUBSPOT,
+        handler=webhooks.hubspot_events,
+        summary="What happened in HubSpot, told by HubSpot itself",
+        raw_body_limit_bytes=webhooks.LARGEST_DELIVERY_BYTES,
+        answer=shapes.EventsReceived,
+        tag="webhooks",
+    ),
 )
 
 
@@ -348,5 +363,6 @@ ROUTES: tuple[Route, ...] = (
     *_CREDITS,
     *ACTION_ROUTES,
     *_CRON,
+    *_WEBHOOKS,
     *_OPERATIONS,
 )

@@ -11,3 +11,11 @@ class CallLimit:
 
     calls: int
     window_s: float
+
+
+@dataclass(slots=True)
+class CallSlot:
+    """A place for one call, and what its answer said of the calls of the day, once it has come."""
+
+    daily_limit: int | None = None
+    daily_remaining: int | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tallybook.domain.call_limits import CallLimit
+from tallybook.domain.call_limits import CallLimit, CallSlot
 from tallybook.domain.errors import CrmBusy
 
 
@@ -50,7 +50,7 @@ class CallBudget(Protocol):
 
     def slot(
         self, kind: CallKind, *, search: bool = False, wait_s: float
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AbstractAsyncContextManager[CallSlot]:
         """A slot for one call; raises CrmBusy with `retry_after_s` when none is free within `wait_s`."""
         ...  # pragma: no cover
 
@@ -79,7 +79,7 @@ class LocalCallBudget:
         }
 
     @asynccontextmanager
-    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:
+    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[CallSlot]:
         """A slot for a miss; every other kind and every search waits for the shared budget to come back."""
         windows = self._windows.get(kind)
         if windows is None or search:
@@ -95,13 +95,19 @@ class LocalCallBudget:
             except TimeoutError:
                 longest_s = max(window_s for _, window_s in windows)
                 raise CrmBusy(retry_after_s=max(1, round(longest_s / 2))) from None
-            yield
+            yield CallSlot()
 
 
 class UnlimitedBudget:
     """No limit at all: for one-off calls such as doctor's, made before there is a database to count in."""
 
     @asynccontextmanager
-    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[None]:  # noqa: ARG002
+    async def slot(
+        self,
+        kind: CallKind,  # noqa: ARG002
+        *,
+        search: bool = False,  # noqa: ARG002
+        wait_s: float,  # noqa: ARG002
+    ) -> AsyncIterator[CallSlot]:
         """Always free."""
-        yield
+        yield CallSlot()

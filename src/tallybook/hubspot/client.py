@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from tallybook.domain.call_limits import CallSlot
 from tallybook.domain.errors import CrmUnavailable, SetupError, TallybookError, Unavailable
 from tallybook.hubspot.budget import CallBudget, CallKind, CallMade, CallObserver
 from tallybook.hubspot.connection import HubSpotConnection, account_path, objects_path, properties_path
@@ -25,6 +26,8 @@ PAGE_SIZE = 100
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _SHORTEST_CALL_S = 0.05
+_DAILY_LIMIT = "x-hubspot-ratelimit-daily"
+_DAILY_REMAINING = "x-hubspot-ratelimit-daily-remaining"
 
 
 class _Failure(NamedTuple):
@@ -283,13 +286,14 @@ class HubSpotClient:
     ) -> httpx.Response | _Failure:
         """One call in one slot; only the budget's own CrmBusy is raised."""
         loop = asyncio.get_running_loop()
-        async with self._budget.slot(kind, search=search, wait_s=max(0.0, ends_at - loop.time())):
+        async with self._budget.slot(kind, search=search, wait_s=max(0.0, ends_at - loop.time())) as slot:
             started_at = loop.time()
             response: httpx.Response | None = None
             try:
                 # httpx limits each silence, not the whole: a slow trickle would outlive the deadline.
                 async with asyncio.timeout_at(min(ends_at, started_at + self.connection.answer_timeout_s)):
                     response = await self._http.send(request)
+                _note_day(slot, response)
             except (TimeoutError, httpx.TransportError) as error:
                 failure = CrmUnavailable(operation=operation, problem=type(error).__name__)
                 failure.__cause__ = error
@@ -316,7 +320,6 @@ class HubSpotClient:
     ) -> None:
         if self._observer is None:
             return
-        left = response.headers.get("x-hubspot-ratelimit-daily-remaining", "") if response is not None else ""
         self._observer(
             CallMade(
                 kind=kind,
@@ -324,9 +327,21 @@ class HubSpotClient:
                 search=search,
                 status=response.status_code if response is not None else None,
                 seconds=seconds,
-                daily_remaining=int(left) if left.isascii() and left.isdigit() else None,
+                daily_remaining=None if response is None else _number(response, _DAILY_REMAINING),
             )
         )
+
+
+def _note_day(slot: CallSlot, response: httpx.Response) -> None:
+    slot.daily_limit = _number(response, _DAILY_LIMIT)
+    slot.daily_remaining = _number(response, _DAILY_REMAINING)
+    if response.status_code == 429 and b'"DAILY"' in response.content:
+        slot.daily_remaining = 0
+
+
+def _number(response: httpx.Response, header: str) -> int | None:
+    text = response.headers.get(header, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _decoded(content: bytes, answer: type[T], *, operation: str) -> T:

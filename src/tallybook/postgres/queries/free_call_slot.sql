@@ -1,2 +1,2 @@
--- The answer came: the slot frees itself one window from now.
-select tallybook.free_call_slot(%(slot)s)
+-- A call's answer has come, and perhaps said how many calls the day has left.
+select tallybook.free_call_slot(%(slot)s::bigint, %(daily_limit)s::integer, %(daily_remaining)s::integer)

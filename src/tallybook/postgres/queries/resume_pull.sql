@@ -1,0 +1,2 @@
+-- Goes on pulling.
+select tallybook.resume_pull()
