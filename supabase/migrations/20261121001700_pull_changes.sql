@@ -320,12 +320,12 @@ begin
     update tallybook.crm_call_slots set answered_at = pg_catalog.clock_timestamp() where id = p_slot;
     -- Now and then is often enough, but for the moment that decides.
     update tallybook.crm_call_state s
-    set daily_limit = coalesce(p_daily_limit, s.daily_limit, 10), daily_remaining = p_daily_remaining,
+    set daily_limit = greatest(coalesce(p_daily_limit, s.daily_limit), 10), daily_remaining = p_daily_remaining,
         daily_noted_at = pg_catalog.clock_timestamp(), daily_ends_at = tallybook.portal_midnight()
     where p_daily_remaining is not null
         and (s.daily_noted_at is null or s.daily_noted_at < pg_catalog.clock_timestamp() - interval '2 seconds'
              or (s.daily_remaining < s.daily_limit / 10.0)
-                 is distinct from (p_daily_remaining < coalesce(p_daily_limit, s.daily_limit, 10) / 10.0));
+                 is distinct from (p_daily_remaining < greatest(coalesce(p_daily_limit, s.daily_limit), 10) / 10.0));
 end
 $$;
 
