@@ -46,7 +46,7 @@ async def test_a_new_database_calls_at_once(db):
 
 
 async def test_pull_gets_a_call_a_second_however_busy_the_others_are(db):
-    """Misses, imports and pushes want all there is for three seconds; pull is called three times or nearly."""
+    """Misses, imports and pushes want all there is for three seconds; pull is called two times at least."""
     budget = budget_of(db, (10, 1.0))
     counts = Counter()
     until = time.monotonic() + 3
