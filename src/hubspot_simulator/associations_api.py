@@ -8,14 +8,14 @@ import msgspec
 from hubspot_simulator.calls import Answer, Call, LinkSpec, ObjectRef, batch_answer, within
 from hubspot_simulator.definitions import LinkType
 from hubspot_simulator.errors import invalid, not_found
+from hubspot_simulator.links import End, default_link, link, linked, unlink
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore
+from hubspot_simulator.values import whole_id
 
 READ_MAX = 1_000
 WRITE_MAX = 2_000
 PAGE_MAX = 500
-
-End = tuple[RecordStore, Record]
 
 
 class ReadInput(msgspec.Struct):
@@ -59,7 +59,8 @@ class UnlinkBatch(msgspec.Struct):
 
 
 def _end(store: RecordStore, raw: str | int) -> End:
-    record = store.live(int(raw)) if str(raw).isdigit() else None
+    wanted = whole_id(str(raw))
+    record = None if wanted is None else store.live(wanted)
     if record is None:
         raise not_found(f"{store.kind.singular} {raw} does not exist")
     return store, record
@@ -100,7 +101,7 @@ def _both_ways(kind: LinkType, a: End, b: End) -> list[dict[str, Any]]:
 def _targets(
     portal: Portal, record: Record, to_type: str, after: int, limit: int
 ) -> tuple[list[Any], dict[str, Any]]:
-    every = [pair for pair in portal.linked(record, to_type) if pair[0] >= after]
+    every = [pair for pair in linked(portal, record, to_type) if pair[0] >= after]
     shown = [
         {
             "toObjectId": str(other),
@@ -131,8 +132,9 @@ def link_default(portal: Portal, call: Call) -> Answer:
     """Associate two records without a label; the body is empty."""
     a = _end(portal.store(call.parts[1]), call.parts[2])
     b = _end(portal.store(call.parts[5]), call.parts[6])
-    portal.link(a, b, ())
-    return batch_answer(call, _both_ways(portal.default_link(a[0].kind.type_id, b[0].kind.type_id), a, b), [])
+    link(portal, a, b, (), at_ms=call.at_ms, source=call.source)
+    kind = default_link(portal, a[0].kind.type_id, b[0].kind.type_id)
+    return batch_answer(call, _both_ways(kind, a, b), [])
 
 
 def link_labelled(portal: Portal, call: Call) -> Answer:
@@ -140,7 +142,7 @@ def link_labelled(portal: Portal, call: Call) -> Answer:
     a = _end(portal.store(call.parts[1]), call.parts[2])
     b = _end(portal.store(call.parts[4]), call.parts[5])
     kinds = _kinds(portal, a, b, call.json(list[LinkSpec]))
-    portal.link(a, b, kinds)
+    link(portal, a, b, kinds, at_ms=call.at_ms, source=call.source)
     return Answer(201, _labels(portal, a, b, kinds))
 
 
@@ -148,7 +150,7 @@ def link_archive(portal: Portal, call: Call) -> Answer:
     """Separate two records."""
     a = _end(portal.store(call.parts[1]), call.parts[2])
     b = _end(portal.store(call.parts[4]), call.parts[5])
-    portal.unlink(a, b)
+    unlink(portal, a, b, at_ms=call.at_ms, source=call.source)
     return Answer(204)
 
 
@@ -163,8 +165,9 @@ def batch_links_read(portal: Portal, call: Call) -> Answer:
     results: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
     for one in inputs:
-        record = store.live(int(one.id)) if str(one.id).isdigit() else None
-        after = int(one.after) if one.after and one.after.isdigit() else 0
+        wanted = whole_id(str(one.id))
+        record = None if wanted is None else store.live(wanted)
+        after = whole_id(one.after or "0") or 0
         shown, more = _targets(portal, record, to_store.kind.type_id, after, PAGE_MAX) if record else ([], {})
         if shown:
             results.append({"from": {"id": str(one.id)}, "to": shown, **more})
@@ -201,7 +204,7 @@ def batch_links_create(portal: Portal, call: Call) -> Answer:
     pairs = _ends(portal, call, call.json(LinkBatch).inputs)
     kinds = [_kinds(portal, a, b, one.types) for a, b, one in pairs]
     for (a, b, _), types in zip(pairs, kinds, strict=True):
-        portal.link(a, b, types)
+        link(portal, a, b, types, at_ms=call.at_ms, source=call.source)
     labels = [_labels(portal, a, b, types) for (a, b, _), types in zip(pairs, kinds, strict=True)]
     return batch_answer(call, labels, [], status=201)
 
@@ -210,8 +213,8 @@ def batch_links_default(portal: Portal, call: Call) -> Answer:
     """Associate many pairs without a label."""
     results: list[dict[str, Any]] = []
     for a, b, _ in _ends(portal, call, call.json(LinkBatch).inputs):
-        portal.link(a, b, ())
-        results.extend(_both_ways(portal.default_link(a[0].kind.type_id, b[0].kind.type_id), a, b))
+        link(portal, a, b, (), at_ms=call.at_ms, source=call.source)
+        results.extend(_both_ways(default_link(portal, a[0].kind.type_id, b[0].kind.type_id), a, b))
     return batch_answer(call, results, [])
 
 
@@ -222,20 +225,22 @@ def batch_links_archive(portal: Portal, call: Call) -> Answer:
     within(len(inputs), WRITE_MAX)
     for one in inputs:
         for other in one.to:
-            portal.unlink(_end(store, one.from_.id), _end(to_store, other.id))
+            a, b = _end(store, one.from_.id), _end(to_store, other.id)
+            unlink(portal, a, b, at_ms=call.at_ms, source=call.source)
     return Answer(204)
 
 
 def batch_labels_archive(portal: Portal, call: Call) -> Answer:
     """Take some kinds of association away and leave the others."""
     for a, b, one in _ends(portal, call, call.json(LinkBatch).inputs):
-        portal.unlink(a, b, _kinds(portal, a, b, one.types))
+        kinds = _kinds(portal, a, b, one.types)
+        unlink(portal, a, b, kinds, at_ms=call.at_ms, source=call.source)
     return Answer(204)
 
 
 def labels_list(portal: Portal, call: Call) -> Answer:
     """The kinds of association from one type to another."""
     pair = (portal.store(call.parts[1]).kind.type_id, portal.store(call.parts[2]).kind.type_id)
-    portal.default_link(*pair)
+    default_link(portal, *pair)
     kinds = [one.answer() for one in portal.link_types.values() if (one.from_type, one.to_type) == pair]
     return Answer(200, {"results": kinds})

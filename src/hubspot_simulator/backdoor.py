@@ -9,11 +9,13 @@ import msgspec
 from hubspot_simulator.calls import Answer
 from hubspot_simulator.errors import ApiError, invalid, not_found
 from hubspot_simulator.faults import Fault
+from hubspot_simulator.links import linked
+from hubspot_simulator.merging import erase, merge
 from hubspot_simulator.populate import populate_contacts, populate_mock_exams
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore, Source
 from hubspot_simulator.settings import PRESETS
-from hubspot_simulator.values import Raw, as_text, iso
+from hubspot_simulator.values import Raw, as_text, iso, whole_id
 from hubspot_simulator.webhooks import Subscription
 
 if TYPE_CHECKING:
@@ -32,7 +34,11 @@ class Fill(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Edit(msgspec.Struct, forbid_unknown_fields=True):
-    """A person's edit. Without an id it makes a record; `archived` archives or restores one."""
+    """A person's edit.
+
+    Without an id it makes a record; `archived` archives or restores one, `merge` names the record to merge
+    into this one, `erase` deletes it for privacy.
+    """
 
     object_type: str
     id: str | int | None = None
@@ -40,6 +46,8 @@ class Edit(msgspec.Struct, forbid_unknown_fields=True):
     user: str | int = "12345"
     expect: dict[str, Raw] | None = None
     archived: bool | None = None
+    merge: str | int | None = None
+    erase: bool = False
 
 
 class Changes(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,6 +64,7 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
     history_limit: int | msgspec.UnsetType = msgspec.UNSET
     same_value_entry: bool | msgspec.UnsetType = msgspec.UNSET
     cleared_reads_null: bool | msgspec.UnsetType = msgspec.UNSET
+    merge_fills: bool | msgspec.UnsetType = msgspec.UNSET
     portal_id: int | msgspec.UnsetType = msgspec.UNSET
     token: str | msgspec.UnsetType | None = msgspec.UNSET
     advance_s: float | msgspec.UnsetType = msgspec.UNSET
@@ -132,6 +141,13 @@ def _edit(simulator: "Simulator", body: bytes) -> Answer:
     portal.update(store, record, values, at_ms=at_ms, source=source)
     if wanted.archived and record.archived_ms is None:
         portal.archive(store, record, at_ms=at_ms, source=source)
+    if wanted.merge is not None:
+        other = _found(store, str(wanted.merge))
+        record = merge(portal, store, record, other, at_ms=at_ms, source=source)
+    if wanted.erase:
+        shown = _shown(portal, store, record)
+        erase(portal, store, record, at_ms=at_ms, source=source)
+        return Answer(200, shown)
     return Answer(200, _shown(portal, store, record))
 
 
@@ -174,7 +190,8 @@ def _webhooks(simulator: "Simulator", body: bytes) -> Answer:
 
 
 def _found(store: RecordStore, text: str) -> Record:
-    record = store.get(int(text)) if text.isdigit() else None
+    wanted = whole_id(text)
+    record = None if wanted is None else store.get(wanted)
     if record is None:
         raise not_found(f"{store.kind.singular} {text} does not exist")
     return record
@@ -212,7 +229,7 @@ def _shown(portal: Portal, store: RecordStore, record: Record) -> dict[str, Any]
             for other, kinds in found
         ]
         for to_type in record.links or {}
-        if (found := portal.linked(record, to_type))
+        if (found := linked(portal, record, to_type))
     }
     return {
         "id": str(record.id),

@@ -16,7 +16,7 @@ from hubspot_simulator.calls import (
     within,
 )
 from hubspot_simulator.errors import ApiError, invalid
-from hubspot_simulator.objects_api import HISTORY_MAX, created, find, resolved_links
+from hubspot_simulator.objects_api import HISTORY_MAX, archived, created, find, resolved_links
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore
 
@@ -42,20 +42,18 @@ def batch_read(portal: Portal, call: Call) -> Answer:
     asked = call.json(BatchRead)
     history = asked.properties_with_history
     within(len(asked.inputs), HISTORY_MAX if history else BATCH_MAX)
-    archived = call.flag("archived")
+    gone = call.flag("archived")
     names = portal.shown_names(store, [*asked.properties, *history])
-    results: list[dict[str, Any]] = []
+    found: dict[int, Record] = {}
     missing: list[str] = []
     for text in dict.fromkeys(str(one.id) for one in asked.inputs):
-        if archived:
-            record = store.get(int(text)) if text.isdigit() else None
-            record = None if record is None or record.archived_ms is None else record
-        else:
-            record = find(store, text, asked.id_property)
+        record = archived(store, text) if gone else find(store, text, asked.id_property)
         if record is None:
             missing.append(text)
         else:
-            results.append(portal.answer(store, record, names, history))
+            # Two ids of one merged record are one result.
+            found[record.id] = record
+    results = [portal.answer(store, record, names, history) for record in found.values()]
     return batch_answer(call, results, [_missing(store, missing)] if missing else [])
 
 

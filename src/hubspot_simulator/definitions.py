@@ -130,13 +130,17 @@ def system_properties(*, custom: bool, group: str) -> list[Property]:
         if custom
         else [("createdate", "Create Date"), ("lastmodifieddate", "Last Modified Date")]
     )
-    typed = [("hs_object_id", "Record ID", "number"), *((*one, "datetime") for one in names)]
+    typed = [
+        ("hs_object_id", "Record ID", "number"),
+        *((*one, "datetime") for one in names),
+        ("hs_merged_object_ids", "Merged record IDs", "enumeration"),
+    ]
     return [
         Property(
             name,
             label,
             kind,
-            "number" if kind == "number" else "date",
+            {"number": "number", "datetime": "date"}.get(kind, "checkbox"),
             group,
             read_only=True,
             hubspot_defined=True,

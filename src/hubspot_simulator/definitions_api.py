@@ -10,6 +10,7 @@ import msgspec
 from hubspot_simulator.calls import Answer, Call, batch_answer, within
 from hubspot_simulator.definitions import Property
 from hubspot_simulator.errors import ApiError, invalid, not_found
+from hubspot_simulator.links import default_link
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import RecordStore
 from hubspot_simulator.values import iso
@@ -297,7 +298,7 @@ def schema_create(portal: Portal, call: Call) -> Answer:
     store = portal.add_type(kind)
     portal.version += 1
     for type_id in linked:
-        portal.default_link(kind.type_id, type_id)
+        default_link(portal, kind.type_id, type_id)
     return Answer(201, _schema(portal, store))
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from hubspot_simulator.calls import Answer, Call, CreateInput, InlineLink, UpdateBody
 from hubspot_simulator.errors import invalid, not_found
+from hubspot_simulator.links import link, linked
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore
+from hubspot_simulator.values import whole_id
 
 LIST_MAX = 100
 HISTORY_MAX = 50
@@ -45,22 +47,26 @@ def _next(call: Call, after: int, limit: int) -> dict[str, str]:
 def find(store: RecordStore, text: str, id_property: str | None) -> Record | None:
     """The live record with this id or this unique value; ApiError 400 when the property is not unique."""
     if id_property is None or id_property == "hs_object_id":
-        return store.live(int(text)) if text.isdigit() else None
+        wanted = whole_id(text)
+        return None if wanted is None else store.live(wanted)
     if id_property not in store.unique:
         raise invalid(f"{id_property} is not a unique property of {store.kind.name}")
     return store.by_unique(id_property, text)
+
+
+def archived(store: RecordStore, text: str) -> Record | None:
+    """The archived record with this id."""
+    wanted = whole_id(text)
+    record = None if wanted is None else store.get(wanted)
+    return None if record is None or record.archived_ms is None else record
 
 
 def read_one(portal: Portal, call: Call) -> Answer:
     """One record by id or by `idProperty`; with `archived=true` an archived one."""
     store = portal.store(call.parts[1])
     text = call.parts[2]
-    if call.flag("archived"):
-        record = store.get(int(text)) if text.isdigit() else None
-        if record is not None and record.archived_ms is None:
-            record = None
-    else:
-        record = find(store, text, call.text("idProperty"))
+    gone = call.flag("archived")
+    record = archived(store, text) if gone else find(store, text, call.text("idProperty"))
     if record is None:
         raise not_found()
     history = call.names("propertiesWithHistory")
@@ -75,7 +81,7 @@ def _with_links(portal: Portal, record: Record, shown: dict[str, Any], kinds: li
         kind = portal.stores[to_type].kind
         results = [
             {"id": str(other), "type": portal.link_types[one].name}
-            for other, types in portal.linked(record, to_type)
+            for other, types in linked(portal, record, to_type)
             for one in types
         ]
         if results:
@@ -102,7 +108,8 @@ def resolved_links(
                 f"One or more associations are not valid: no association type {kinds} from {store.kind.name}"
             )
         other_store = portal.stores[types.pop()]
-        other = other_store.live(int(one.to.id)) if str(one.to.id).isdigit() else None
+        wanted = whole_id(str(one.to.id))
+        other = None if wanted is None else other_store.live(wanted)
         if other is None:
             raise invalid(
                 f"One or more associations are not valid: {other_store.kind.name} {one.to.id} does not exist"
@@ -125,7 +132,7 @@ def created(portal: Portal, store: RecordStore, wanted: CreateInput, call: Call)
     links = resolved_links(portal, store, wanted.associations or ())
     record = portal.create(store, values, at_ms=call.at_ms, source=call.source)
     for other_store, other, kinds in links:
-        portal.link((store, record), (other_store, other), kinds)
+        link(portal, (store, record), (other_store, other), kinds, at_ms=call.at_ms, source=call.source)
     return record
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from hubspot_simulator.definitions import LinkType, ObjectType, Property, system_properties
+from hubspot_simulator.definitions import ObjectType, Property, system_properties
 from hubspot_simulator.errors import ApiError, bad_values, contact_exists, taken, unknown_type
 from hubspot_simulator.limits import Limiter
 from hubspot_simulator.portal_defaults import link_types, object_types
@@ -19,18 +19,17 @@ from hubspot_simulator.values import BadValueError, Raw, as_text, checked, check
 # here.
 FIRST_ID = 96_384_010_517
 CUSTOM_TYPE_FROM = 50_300_001
-LINK_TYPE_FROM = 1401
 
 
 class Event(NamedTuple):
-    """Something a webhook would tell: `creation`, `propertyChange`, `deletion` or `restore` of a record."""
+    """Something a webhook would tell: its name is the second half of the subscription's type."""
 
     kind: ObjectType
     record_id: int
     name: str
     at_ms: int
     source: Source
-    fields: dict[str, str]
+    fields: dict[str, Any]
 
 
 def steady_clock() -> Callable[[], float]:
@@ -55,6 +54,7 @@ class Portal:
         self.version += 1
         self.stores: dict[str, RecordStore] = {}
         self.link_types = {one.type_id: one for one in link_types()}
+        self.blocked_emails: set[str] = set()
         self.limiter = Limiter(self.settings.time_zone)
         self.stats = Stats()
         self.listener: Callable[[Event], None] | None = None
@@ -161,6 +161,7 @@ class Portal:
             else:
                 try:
                     good[name] = self._checked_one(store, record, prop, text) if typed and text else text
+                    self._refuse_blocked(store, name, good[name])
                 except BadValueError as error:
                     faults.append((name, error.code, error.message))
         if faults:
@@ -174,6 +175,11 @@ class Portal:
         old = store.value(record, prop.name) if record is not None else None
         return checked(text, kind=prop.type, field=prop.field, options=prop.options, old=old)
 
+    def _refuse_blocked(self, store: RecordStore, name: str, text: str) -> None:
+        if name == "email" and self.blocked_emails and text in self.blocked_emails and not store.kind.custom:
+            sentence = f"Email address {text} was deleted for privacy and cannot be used"
+            raise BadValueError("BLOCKED_EMAIL", sentence)
+
     # -- writes ------------------------------------------------------------------------------------
 
     def create(self, store: RecordStore, values: Mapping[str, str], *, at_ms: int, source: Source) -> Record:
@@ -182,7 +188,7 @@ class Portal:
         self.version += 1
         store.index.advance(self.now_s())
         record = store.add(values, at_ms=at_ms, source=source)
-        self._tell(store, record, "creation", at_ms=at_ms, source=source)
+        self.tell(store, record.id, "creation", at_ms=at_ms, source=source)
         return record
 
     def refuse_create(self, store: RecordStore, values: Mapping[str, str]) -> None:
@@ -219,7 +225,7 @@ class Portal:
         )
         for name in names:
             fields = {"propertyName": name, "propertyValue": values[name]}
-            self._tell(store, record, "propertyChange", at_ms=at_ms, source=source, **fields)
+            self.tell(store, record.id, "propertyChange", at_ms=at_ms, source=source, **fields)
         return names
 
     def refuse_update(self, store: RecordStore, record: Record, values: Mapping[str, str]) -> None:
@@ -234,7 +240,7 @@ class Portal:
         self.version += 1
         store.index.advance(self.now_s())
         store.archive(record, at_ms=at_ms)
-        self._tell(store, record, "deletion", at_ms=at_ms, source=source)
+        self.tell(store, record.id, "deletion", at_ms=at_ms, source=source)
 
     def restore(self, store: RecordStore, record: Record, *, at_ms: int, source: Source) -> None:
         """Bring an archived record back."""
@@ -244,13 +250,14 @@ class Portal:
             store.restore(record, at_ms=at_ms)
         except TakenError as error:
             raise self._taken(store, error, record.id) from None
-        self._tell(store, record, "restore", at_ms=at_ms, source=source)
+        self.tell(store, record.id, "restore", at_ms=at_ms, source=source)
 
-    def _tell(
-        self, store: RecordStore, record: Record, event: str, *, at_ms: int, source: Source, **fields: str
+    def tell(
+        self, store: RecordStore, record_id: int, event: str, *, at_ms: int, source: Source, **fields: Any
     ) -> None:
+        """Let whoever listens know what happened to a record."""
         if self.listener is not None:
-            self.listener(Event(store.kind, record.id, event, at_ms, source, fields))
+            self.listener(Event(store.kind, record_id, event, at_ms, source, fields))
 
     def _taken(self, store: RecordStore, error: TakenError, on_id: int) -> ApiError:
         text = store.kind.error_text
@@ -292,50 +299,6 @@ class Portal:
             }
         return shown
 
-    # -- associations ------------------------------------------------------------------------------
-
-    def default_link(self, from_type: str, to_type: str) -> LinkType:
-        """The unlabelled association between two types, made when it is first asked for."""
-        for one in self.link_types.values():
-            if (one.from_type, one.to_type, one.label) == (from_type, to_type, None):
-                return one
-        first = max([LINK_TYPE_FROM, *(one + 1 for one in self.link_types)])
-        second = first if from_type == to_type else first + 1
-        a, b = self.stores[from_type].kind.name, self.stores[to_type].kind.name
-        self.link_types[second] = LinkType(second, to_type, from_type, first, name=f"{b}_to_{a}")
-        self.link_types[first] = LinkType(first, from_type, to_type, second, name=f"{a}_to_{b}")
-        return self.link_types[first]
-
-    def link(
-        self, a: tuple[RecordStore, Record], b: tuple[RecordStore, Record], kinds: Iterable[int]
-    ) -> None:
-        """Associate two records both ways; the unlabelled kind is always among the kinds."""
-        default = self.default_link(a[0].kind.type_id, b[0].kind.type_id)
-        wanted = {default.type_id, *kinds}
-        self.version += 1
-        _add_link(a[1], b[0].kind.type_id, b[1].id, wanted)
-        _add_link(b[1], a[0].kind.type_id, a[1].id, {self.link_types[one].inverse_id for one in wanted})
-
-    def unlink(
-        self, a: tuple[RecordStore, Record], b: tuple[RecordStore, Record], kinds: Iterable[int] | None = None
-    ) -> None:
-        """Remove the named kinds of association, or all of them, both ways."""
-        gone = None if kinds is None else set(kinds)
-        self.version += 1
-        back = (
-            None
-            if gone is None
-            else {self.link_types[one].inverse_id for one in gone if one in self.link_types}
-        )
-        _remove_link(a[1], b[0].kind.type_id, b[1].id, gone)
-        _remove_link(b[1], a[0].kind.type_id, a[1].id, back)
-
-    def linked(self, record: Record, to_type: str) -> list[tuple[int, tuple[int, ...]]]:
-        """The live records of a type this one is associated with: (id, association kinds), by id."""
-        store = self.stores[to_type]
-        found = (record.links or {}).get(to_type, {})
-        return sorted((other, kinds) for other, kinds in found.items() if store.live(other) is not None)
-
 
 def app_id(token: str) -> int:
     """The id of the app a token stands for; each token is its own app."""
@@ -359,23 +322,3 @@ def _entry_answer(entry: Entry) -> dict[str, Any]:
         if not entry.source.user.isdigit():
             shown["sourceLabel"] = entry.source.user
     return shown
-
-
-def _add_link(record: Record, to_type: str, to_id: int, kinds: set[int]) -> None:
-    links = dict(record.links or {})
-    there = dict(links.get(to_type, {}))
-    there[to_id] = tuple(sorted({*there.get(to_id, ()), *kinds}))
-    links[to_type] = there
-    record.links = links
-
-
-def _remove_link(record: Record, to_type: str, to_id: int, kinds: set[int] | None) -> None:
-    if record.links is None or to_id not in record.links.get(to_type, {}):
-        return
-    there = dict(record.links[to_type])
-    left = () if kinds is None else tuple(one for one in there[to_id] if one not in kinds)
-    if left:
-        there[to_id] = left
-    else:
-        del there[to_id]
-    record.links = {**record.links, to_type: there}

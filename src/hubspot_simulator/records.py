@@ -89,6 +89,9 @@ class RecordStore:
         self.columns: dict[str, int] = {}
         self.unique: dict[str, dict[str, int]] = {}
         self.archived: set[int] = set()
+        # What a merged record was made of, oldest first, and the other way round.
+        self.merged: dict[int, tuple[int, ...]] = {}
+        self.became: dict[int, int] = {}
         self.next_id = first_id
         self.index = SearchIndex(self)
         for name in kind.properties:
@@ -103,7 +106,11 @@ class RecordStore:
             self.unique.setdefault(name, {})
 
     def get(self, record_id: int) -> Record | None:
-        """The record with this id, archived or not."""
+        """The record with this id, archived or not; ids that were merged lead to what they became."""
+        return self.exact(self.became.get(record_id, record_id))
+
+    def exact(self, record_id: int) -> Record | None:
+        """The record with this very id, archived or not."""
         at = bisect_left(self.ids, record_id)
         if at < len(self.ids) and self.ids[at] == record_id:
             return self.records[at]
@@ -133,6 +140,8 @@ class RecordStore:
             return iso(record.modified_ms)
         if name == self.kind.created_name:
             return iso(record.created_ms)
+        if name == "hs_merged_object_ids" and record.id in self.merged:
+            return ";".join(map(str, self.merged[record.id]))
         return None
 
     def entries(self, record: Record, name: str) -> tuple[Entry, ...]:
@@ -142,7 +151,8 @@ class RecordStore:
         value = self.value(record, name)
         if value is None:
             return ()
-        at_ms = record.modified_ms if name == self.kind.modified_name else record.created_ms
+        late = {self.kind.modified_name, "hs_merged_object_ids"}
+        at_ms = record.modified_ms if name in late else record.created_ms
         return (Entry(value, at_ms, record.source),)
 
     def walk(self, first_id: int, *, archived: bool) -> Iterator[Record]:
@@ -183,6 +193,16 @@ class RecordStore:
         self._claim(record)
         if record.archived_ms is not None:
             self.archived.add(record.id)
+
+    def remove(self, record: Record) -> None:
+        """Take a record out for good; its unique values become free, its id leads nowhere."""
+        self.index.changing(record, self.columns)
+        self._release(record)
+        at = bisect_left(self.ids, record.id)
+        del self.ids[at]
+        del self.records[at]
+        self.archived.discard(record.id)
+        self.merged.pop(record.id, None)
 
     def write(
         self,

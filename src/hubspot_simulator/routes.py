@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hubspot_simulator import associations_api as links
 from hubspot_simulator import batch_api as batch
 from hubspot_simulator import definitions_api as defs
+from hubspot_simulator import merge_api as merging
 from hubspot_simulator import objects_api as objects
 from hubspot_simulator.calls import Answer, Call
 from hubspot_simulator.portal import Portal
@@ -68,6 +69,11 @@ _TABLES: dict[str, tuple[int, dict[tuple[str, ...], Handler]]] = {
     "schemas": (1, _SCHEMAS),
     "account": (1, _ACCOUNT),
 }
+_ACTIONS: dict[str, tuple[str, Handler]] = {
+    "search": ("search", search),
+    "merge": ("merge", merging.merge_records),
+    "gdpr-delete": ("gdpr_delete", merging.gdpr_delete),
+}
 _BATCHES: dict[str, tuple[str, Handler]] = {
     "read": ("batch_read", batch.batch_read),
     "create": ("batch_create", batch.batch_create),
@@ -103,8 +109,8 @@ def _objects(method: str, parts: tuple[str, ...]) -> tuple[str, Handler] | None:
         return None if found is None else ("associations", found)
     if rest[:1] == ("batch",):
         return _BATCHES.get(rest[1]) if method == "POST" and len(rest) == 2 else None
-    if rest == ("search",) and method == "POST":
-        return "search", search
+    if len(rest) == 1 and method == "POST":
+        return _ACTIONS.get(rest[0])
     return _SINGLES.get((method, len(rest)))
 
 

@@ -72,7 +72,7 @@ class SearchIndex:
     def view(self, record_id: int) -> "Record | None":
         """The record as search sees it now; None when it is not indexed or archived."""
         versions = self._waiting.get(record_id)
-        record = versions[0][1] if versions else self.store.get(record_id)
+        record = versions[0][1] if versions else self.store.exact(record_id)
         return None if record is None or record.archived_ms is not None else record
 
     def everything(self) -> Sequence[int]:

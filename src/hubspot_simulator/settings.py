@@ -30,7 +30,7 @@ class Settings:
 
     `limit_calls`, `limit_window_s`, `limit_daily` and `limit_search_per_s` override the preset named by
     `limits`. `cleared_reads_null` picks how a cleared value reads (null, else an empty string): HubSpot
-    documents neither.
+    documents neither. `merge_fills` lets a merged record take values the primary never had from the other.
     """
 
     limits: str = "professional"
@@ -43,6 +43,7 @@ class Settings:
     history_lag_ms: float = 0.0
     history_limit: int = 20
     same_value_entry: bool = False
+    merge_fills: bool = True
     cleared_reads_null: bool = True
     clock_offset_s: float = 0.0
     portal_id: int = 8_123_456

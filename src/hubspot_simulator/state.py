@@ -24,6 +24,7 @@ class _StoreHead(msgspec.Struct):
     columns: list[str]
     next_id: int
     chunks: int
+    merged: dict[int, tuple[int, ...]] = {}
 
 
 class _Head(msgspec.Struct):
@@ -32,6 +33,7 @@ class _Head(msgspec.Struct):
     clock_offset_s: float
     link_types: list[LinkType]
     stores: list[_StoreHead]
+    blocked_emails: list[str] = []
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -48,11 +50,20 @@ class _Row(msgspec.Struct, array_like=True):
 def _blocks(portal: Portal) -> Iterator[bytes]:
     encode = msgspec.msgpack.Encoder().encode
     heads = [
-        _StoreHead(store.kind, list(store.columns), store.next_id, -(-len(store.ids) // CHUNK))
+        _StoreHead(store.kind, list(store.columns), store.next_id, -(-len(store.ids) // CHUNK), store.merged)
         for store in portal.stores.values()
     ]
     links = list(portal.link_types.values())
-    yield encode(_Head(FORMAT, portal.settings.portal_id, portal.settings.clock_offset_s, links, heads))
+    yield encode(
+        _Head(
+            FORMAT,
+            portal.settings.portal_id,
+            portal.settings.clock_offset_s,
+            links,
+            heads,
+            sorted(portal.blocked_emails),
+        )
+    )
     for store in portal.stores.values():
         for start in range(0, len(store.records), CHUNK):
             yield encode([_row(one) for one in store.records[start : start + CHUNK]])
@@ -94,6 +105,7 @@ def load(portal: Portal, path: Path) -> None:
                 raise StateError(f"{path} has format {head.format}; this simulator reads {FORMAT}")
             portal.configure(portal_id=head.portal_id, clock_offset_s=head.clock_offset_s)
             portal.link_types = {one.type_id: one for one in head.link_types}
+            portal.blocked_emails = set(head.blocked_emails)
             portal.stores = {}
             decoder = msgspec.msgpack.Decoder(list[_Row])
             sources: dict[Source, Source] = {}
@@ -103,6 +115,8 @@ def load(portal: Portal, path: Path) -> None:
                 for _ in range(one.chunks):
                     _fill(store, decoder.decode(_next(blocks)), sources)
                 store.next_id = one.next_id
+                store.merged = one.merged
+                store.became = {part: whole for whole, parts in one.merged.items() for part in parts}
                 store.index.rebuild()
     except (msgspec.MsgspecError, EOFError) as error:
         raise StateError(f"{path} is not a state file of this simulator: {error}") from None

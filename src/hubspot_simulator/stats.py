@@ -8,6 +8,8 @@ KINDS = (
     "create",
     "update",
     "archive",
+    "merge",
+    "gdpr_delete",
     "batch_read",
     "batch_create",
     "batch_update",

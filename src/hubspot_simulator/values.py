@@ -6,6 +6,7 @@ from functools import lru_cache
 
 DAY_MS = 86_400_000
 STRING_MAX = 65_536
+ID_DIGITS_MAX = 18
 _EPOCH = date(1970, 1, 1)
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -39,6 +40,11 @@ def instant_ms(text: str) -> int | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)
+
+
+def whole_id(text: str) -> int | None:
+    """The record id a text stands for; None when it is none: ASCII digits, as many as 64 bits hold."""
+    return int(text) if len(text) <= ID_DIGITS_MAX and text.isascii() and text.isdigit() else None
 
 
 def number(text: str) -> float | None:

@@ -75,7 +75,7 @@ class WebhookSender:
                 "occurredAt": event.at_ms,
                 "subscriptionType": f"{'object' if event.kind.custom else 'contact'}.{event.name}",
                 "attemptNumber": 0,
-                "objectId": event.record_id,
+                **({} if event.name == "associationChange" else {"objectId": event.record_id}),
                 "objectTypeId": event.kind.type_id,
                 "changeSource": event.source.kind,
                 "sourceId": event.source.source_id,

@@ -1,5 +1,6 @@
 """Simulators on real loopback ports."""
 
+import http.server
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -84,3 +85,31 @@ def portal(shared_portal: Running) -> Running:
     shared_portal.door("POST", "reset")
     shared_portal.door("POST", "populate", contacts=250, mock_exams=8)
     return shared_portal
+
+
+class _Receiver(http.server.BaseHTTPRequestHandler):
+    got: list = []  # noqa: RUF012 - one receiver a test.
+    refuse = 0
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        cls = type(self)
+        cls.got.append((dict(self.headers), body))
+        self.send_response(500 if len(cls.got) <= cls.refuse else 204)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    handler = type("Receiver", (_Receiver,), {"got": [], "refuse": 0})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield handler, f"http://127.0.0.1:{server.server_address[1]}/hooks"
+    server.shutdown()
+    thread.join()
+    server.server_close()

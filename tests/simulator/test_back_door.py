@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import hmac
-import http.server
 import json
 import signal
 import socket
@@ -224,6 +223,7 @@ def test_state_survives_and_a_broken_file_is_named(tmp_path):
     path = tmp_path / "portal.state"
     portal = Portal(Settings(contacts=5))
     contacts, bookings = portal.store("contacts"), portal.store("bookings")
+    from hubspot_simulator.links import link, linked
     from hubspot_simulator.populate import IMPORT, populate_contacts
 
     populate_contacts(portal, 5, seed=1)
@@ -231,7 +231,7 @@ def test_state_survives_and_a_broken_file_is_named(tmp_path):
     portal.update(contacts, one, {"sj_credits": "9"}, at_ms=portal.now_ms(), source=IMPORT)
     portal.archive(contacts, contacts.records[1], at_ms=portal.now_ms(), source=IMPORT)
     booking = portal.create(bookings, {"booking_id": "b"}, at_ms=portal.now_ms(), source=IMPORT)
-    portal.link((bookings, booking), (contacts, one), ())
+    link(portal, (bookings, booking), (contacts, one), (), at_ms=portal.now_ms(), source=IMPORT)
     state.save(portal, path)
     again = Portal(Settings())
     state.load(again, path)
@@ -239,7 +239,7 @@ def test_state_survives_and_a_broken_file_is_named(tmp_path):
     assert store.ids == contacts.ids
     assert store.next_id == contacts.next_id
     assert [entry.value for entry in store.entries(store.records[0], "sj_credits")] == ["5", "9"]
-    assert again.linked(again.store("bookings").records[0], "0-1") == [(one.id, (1301,))]
+    assert linked(again, again.store("bookings").records[0], "0-1") == [(one.id, (1301,))]
     assert store.by_unique("email", "student1@example.com") is None, "archived"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(state.StateError, match=r"portal\.state"):
@@ -282,34 +282,6 @@ def test_a_taken_port_is_one_clear_line():
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"127.0.0.1:{port}" in done.stderr
-
-
-class _Receiver(http.server.BaseHTTPRequestHandler):
-    got: list = []  # noqa: RUF012 - one receiver a test.
-    refuse = 0
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        cls = type(self)
-        cls.got.append((dict(self.headers), body))
-        self.send_response(500 if len(cls.got) <= cls.refuse else 204)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def receiver():
-    handler = type("Receiver", (_Receiver,), {"got": [], "refuse": 0})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield handler, f"http://127.0.0.1:{server.server_address[1]}/hooks"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_webhooks_are_signed_batched_and_retried(portal, receiver):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from tallybook.domain.bookings import BookingStatus, parse_hand
+from tallybook.domain.bookings import BookingStatus, parse_hand, parse_location
 from tallybook.domain.catalog import ADMIN_OVERRIDE, Catalog
 from tallybook.domain.errors import ValidationError
 from tallybook.hubspot.field_values import clean, instant, truth
@@ -20,6 +22,7 @@ BOOKING_PROPERTIES = (
     "token_used",
     "token_refunded",
     "token_refunded_at",
+    "token_refund_admin",
     "attendance",
     "dominant_hand",
     "attending_location",
@@ -31,6 +34,21 @@ BOOKING_PROPERTIES = (
     ID_PROPERTY,
 )
 """What to ask HubSpot for when reading bookings."""
+
+_MIRRORED = (
+    "booking_id",
+    "is_active",
+    "token_used",
+    "idempotency_key",
+    "dominant_hand",
+    "attending_location",
+    "attendance",
+    "token_refunded",
+    "token_refunded_at",
+    "token_refund_admin",
+    ID_PROPERTY,
+)
+"""What has a counterpart here; the rest is read at the first meeting only."""
 
 _STATUSES = {
     "active": BookingStatus.ACTIVE,
@@ -47,7 +65,7 @@ class RemoteBooking:
     `credit_type` is the type `token_used` names; None for Admin Override and for text the catalog does not
     know, which `notes` tells apart. The ids of contact and mock exam come from the associations, else from
     the old text properties. `problems` say why it can be no booking of ours. `present` names the properties
-    the answer contained.
+    the answer contained, `texts` has their values as the database compares them.
     """
 
     hubspot_id: str
@@ -72,6 +90,30 @@ class RemoteBooking:
     present: frozenset[str]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    texts: Mapping[str, str | None]
+
+    def to_absorb(self) -> dict[str, Any]:
+        """The booking as the database function `absorb_bookings` takes it."""
+        cancelled_at = self.token_refunded_at or self.updated_at
+        return {
+            "hubspot_id": self.hubspot_id,
+            "tallybook_id": self.tallybook_id,
+            "updated_at": self.updated_at.isoformat(),
+            "created_at": self.created_at.isoformat() if self.created_at else None,
+            "archived": self.archived,
+            "texts": self.texts,
+            "status": self.status,
+            # Without a type it cost nothing, whatever is written there: our tables know no such token.
+            "token_used": self.token_used if self.credit_type else ADMIN_OVERRIDE,
+            "credit_type": self.credit_type,
+            "cancelled_at": cancelled_at.isoformat(),
+            "attendance": self.attendance if self.status is BookingStatus.COMPLETED else None,
+            "attending_location": self.attending_location,
+            "dominant_hand": self.dominant_hand,
+            "contact_hubspot_id": self.contact_hubspot_id,
+            "mock_exam_hubspot_id": self.mock_exam_hubspot_id,
+            "problems": self.problems,
+        }
 
 
 def parse_booking(record: Record, catalog: Catalog) -> RemoteBooking:
@@ -81,6 +123,22 @@ def parse_booking(record: Record, catalog: Catalog) -> RemoteBooking:
     notes: list[str] = []
     contact_id, mock_exam_id = _joined(record, properties, problems)
     token_used, credit_type = _token(properties.get("token_used"), catalog, notes)
+    attendance = _attendance(properties.get("attendance"), notes)
+    hand = _hand(properties.get("dominant_hand"), notes)
+    location = _location(properties.get("attending_location"), catalog)
+    refunded_at = instant(properties.get("token_refunded_at"))
+    readable = {
+        "is_active": _STATUSES.get((properties.get("is_active") or "").lower()),
+        "token_used": (token_used if credit_type else ADMIN_OVERRIDE) if properties.get("token_used") else None,
+        "attendance": attendance,
+        "dominant_hand": None if hand is None else str(hand).lower(),
+        "attending_location": location,
+        "token_refunded_at": None if refunded_at is None else str(round(refunded_at.timestamp() * 1000)),
+    }
+    if "token_refunded" in properties:
+        # Not refunded is written in three ways; ours is nothing.
+        refunded = truth(properties["token_refunded"])
+        properties["token_refunded"] = "true" if refunded else None if refunded is False else properties["token_refunded"]
     return RemoteBooking(
         hubspot_id=record.id,
         booking_id=properties.get("booking_id"),
@@ -88,10 +146,10 @@ def parse_booking(record: Record, catalog: Catalog) -> RemoteBooking:
         token_used=token_used,
         credit_type=credit_type,
         token_refunded=truth(properties.get("token_refunded")) is True,
-        token_refunded_at=instant(properties.get("token_refunded_at")),
-        attendance=_attendance(properties.get("attendance"), notes),
-        dominant_hand=_hand(properties.get("dominant_hand"), notes),
-        attending_location=properties.get("attending_location"),
+        token_refunded_at=refunded_at,
+        attendance=attendance,
+        dominant_hand=hand,
+        attending_location=location,
         idempotency_key=properties.get("idempotency_key"),
         student_id=properties.get("student_id"),
         email=properties.get("email"),
@@ -104,6 +162,7 @@ def parse_booking(record: Record, catalog: Catalog) -> RemoteBooking:
         present=frozenset(properties),
         problems=tuple(problems),
         notes=tuple(notes),
+        texts={name: readable.get(name) or properties[name] for name in _MIRRORED if name in properties},
     )
 
 
@@ -141,6 +200,16 @@ def _hand(text: str | None, notes: list[str]) -> bool | None:
     except ValidationError:
         notes.append(f"dominant_hand {text!r} is neither right nor left")
         return None
+
+
+def _location(text: str | None, catalog: Catalog) -> str | None:
+    """The place in its own spelling; one the catalog does not know as it is written."""
+    if text is None:
+        return None
+    try:
+        return parse_location(text, places=catalog.places)
+    except ValidationError:
+        return text
 
 
 def _joined(

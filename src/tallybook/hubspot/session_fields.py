@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
+from typing import Any
 
 from tallybook.domain.bookings import parse_location
 from tallybook.domain.catalog import Catalog
@@ -30,6 +32,19 @@ MOCK_EXAM_PROPERTIES = (
 )
 """What to ask HubSpot for when reading mock exams."""
 
+SCHEDULE_PROPERTIES = ("exam_date", "start_time", "end_time", "location")
+"""What says together when a mock exam takes place."""
+
+
+_UNREADABLE = {
+    "mock_type": "is not in the catalog",
+    "mock_set": "is none of A to H",
+    "capacity": "is no number of seats",
+    "is_active": "is none of true, false and scheduled",
+    "scheduled_activation_datetime": "is no time",
+}
+_NEVER_EMPTY = ("mock_type", "capacity", "is_active")
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteMockExam:
@@ -37,7 +52,9 @@ class RemoteMockExam:
 
     It can be a session of ours when `problems` is empty; then every field but `mock_set`, `address`,
     `opens_at` and `total_bookings` has a value. `notes` name values that were left out or changed without
-    harm. `present` names the properties the answer contained.
+    harm. `present` names the properties the answer contained. `texts` has their values as the database
+    compares them, `unreadable` what is wrong with those it cannot take, `schedule_problem` what keeps date,
+    times and place from being a time that exists.
     """
 
     hubspot_id: str
@@ -62,6 +79,47 @@ class RemoteMockExam:
     present: frozenset[str]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    texts: Mapping[str, str | None]
+    unreadable: Mapping[str, str]
+    schedule_problem: str | None
+
+    def to_absorb(self) -> dict[str, Any]:
+        """The mock exam as the database function `absorb_mock_exams` takes it."""
+        return {
+            "hubspot_id": self.hubspot_id,
+            "tallybook_id": self.tallybook_id,
+            "updated_at": self.updated_at.isoformat(),
+            "created_at": self.created_at.isoformat() if self.created_at else None,
+            "archived": self.archived,
+            "texts": self.texts,
+            "unreadable": self.unreadable,
+            "schedule": self.schedule(),
+            "first": {
+                "mock_type": self.mock_type,
+                "mock_set": self.mock_set,
+                "address": self.address,
+                "capacity": self.capacity,
+                "activation": self.activation,
+                "opens_at": self.opens_at.isoformat() if self.opens_at else None,
+            },
+            "problems": self.problems,
+        }
+
+    def schedule(self) -> dict[str, Any]:
+        """When and where it takes place, with the texts that say so; or why these say nothing."""
+        texts = {name: self.texts[name] for name in SCHEDULE_PROPERTIES if name in self.texts}
+        if self.starts_at is None or self.ends_at is None or self.schedule_problem is not None:
+            return {"texts": texts, "problem": self.schedule_problem or "date or times are missing"}
+        return {
+            "texts": texts,
+            "exam_on": self.exam_on,
+            "start_time": self.start_time,
+            "end_time": self.end_time,
+            "time_zone": self.time_zone,
+            "starts_at": self.starts_at.isoformat(),
+            "ends_at": self.ends_at.isoformat(),
+            "location": self.location,
+        }
 
 
 class _Reading:
@@ -76,6 +134,23 @@ class _Reading:
 
     def text(self, name: str) -> str | None:
         return clean(self._properties.get(name))
+
+    @property
+    def mirrored(self) -> tuple[str, ...]:
+        return tuple(name for name in MOCK_EXAM_PROPERTIES if name in self._properties)
+
+    def milliseconds(self, name: str, computed: datetime | None) -> str | None:
+        """An instant as HubSpot keeps it, as it is written there; of a time of day, the one it means."""
+        at = instant(self.text(name)) or (computed if self.text(name) else None)
+        return None if at is None else str(round(at.timestamp() * 1000))
+
+    def instant_text(self, name: str) -> str | None:
+        at = instant(self.text(name))
+        return None if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+    def opening_text(self) -> str | None:
+        opening = Opening.from_crm_text(self.text("is_active") or "")
+        return None if opening is None else opening.crm_text
 
     def mock_type(self) -> str | None:
         text = self.text("mock_type")
@@ -169,19 +244,35 @@ def parse_mock_exam(record: Record, catalog: Catalog, *, default_zone: str) -> R
     """What a mock exam's record says, in our words; times in the clock of its place."""
     reading = _Reading(record, catalog, default_zone)
     mock_type = reading.mock_type()
+    before = len(reading.problems)
     location, zone = reading.place()
     exam_on, start, end = reading.local_times(zone)
     starts_at = reading.instant_of(exam_on, start, zone, field="start_time")
     ends_at = reading.instant_of(exam_on, end, zone, field="end_time")
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         reading.problems.append("end_time is not after start_time")
+    schedule_problem = "; ".join(reading.problems[before:]) or None
     activation, opens_at = reading.opening()
     capacity = reading.capacity()
     total_text = reading.text("total_bookings")
+    total_bookings = whole_number(total_text, most=LARGEST_CAPACITY) if total_text else None
+    mock_set = reading.mock_set()
+    readable = {
+        "mock_type": mock_type,
+        "mock_set": mock_set,
+        "location": location,
+        "exam_date": str(found) if (found := day(reading.text("exam_date"))) else None,
+        "start_time": reading.milliseconds("start_time", starts_at),
+        "end_time": reading.milliseconds("end_time", ends_at),
+        "capacity": None if capacity is None else str(capacity),
+        "total_bookings": None if total_bookings is None else str(total_bookings),
+        "is_active": reading.opening_text(),
+        "scheduled_activation_datetime": reading.instant_text("scheduled_activation_datetime"),
+    }
     return RemoteMockExam(
         hubspot_id=record.id,
         mock_type=mock_type,
-        mock_set=reading.mock_set(),
+        mock_set=mock_set,
         exam_on=exam_on,
         start_time=start,
         end_time=end,
@@ -191,7 +282,7 @@ def parse_mock_exam(record: Record, catalog: Catalog, *, default_zone: str) -> R
         location=location,
         address=reading.text("address"),
         capacity=capacity,
-        total_bookings=whole_number(total_text, most=LARGEST_CAPACITY) if total_text else None,
+        total_bookings=total_bookings,
         activation=activation,
         opens_at=opens_at,
         tallybook_id=reading.text(ID_PROPERTY),
@@ -201,4 +292,19 @@ def parse_mock_exam(record: Record, catalog: Catalog, *, default_zone: str) -> R
         present=frozenset(record.properties),
         problems=tuple(reading.problems),
         notes=tuple(reading.notes),
+        texts={name: readable.get(name) or reading.text(name) for name in reading.mirrored},
+        unreadable={
+            name: problem
+            for name, problem in _UNREADABLE.items()
+            if name in record.properties
+            and readable[name] is None
+            and (name in _NEVER_EMPTY or reading.text(name))
+        },
+        schedule_problem=schedule_problem,
     )
+
+
+def schedule_of(texts: Mapping[str, str | None], catalog: Catalog, *, default_zone: str) -> dict[str, Any]:
+    """What date, times and place mean together, where they were put together from both sides."""
+    record = Record(id="", updated_at=datetime.now(UTC), properties=dict(texts))
+    return parse_mock_exam(record, catalog, default_zone=default_zone).schedule()
