@@ -50,17 +50,10 @@ def test_what_an_answer_did_not_contain_stays_absent():
     found = contact(email="a@b.c", firstname=None)
     assert found.present == {"email", "firstname"}
     assert found.balances == {}
-    assert found.to_absorb() == {
-        "hubspot_id": "601",
-        "email": "a@b.c",
-        "firstname": None,
-        "updated_at": "2026-11-21T12:00:00+00:00",
-        "stamp": None,
-        "archived": False,
-        "balances": {},
-        "empty": [],
-        "unreadable": {},
-    }
+    told = found.to_absorb()
+    assert told["texts"] == {"email": "a@b.c", "firstname": None}
+    assert (told["balances"], told["unreadable"], told["unreadable_texts"]) == ({}, {}, {})
+    assert "history" not in told
 
 
 def test_a_full_contact_in_our_words():
@@ -78,7 +71,8 @@ def test_a_full_contact_in_our_words():
     assert (found.email, found.student_id) == ("jo@example.com", "AB12")
     assert (found.firstname, found.lastname, found.ndecc_exam_on) == ("Jo", "Doe", date(2027, 3, 1))
     assert (found.stamp, found.balances, found.notes) == ("7 sj_credits=4", {"sj_credits": 4}, ())
-    assert found.to_absorb()["ndecc_exam_on"] == "2027-03-01"
+    told = found.to_absorb()
+    assert (told["texts"]["ndecc_exam_date"], told["write_no"]) == ("2027-03-01", 7)
 
 
 def test_identity_that_breaks_the_rules_is_left_out_with_a_note():
@@ -86,10 +80,16 @@ def test_identity_that_breaks_the_rules_is_left_out_with_a_note():
     found = contact(email="no-at", student_id="15-99", ndecc_exam_date="soon")
     assert (found.email, found.student_id, found.ndecc_exam_on) == (None, None, None)
     assert found.notes == (
-        "ndecc_exam_date is no date",
         "email must have exactly one @",
         "student_id must be 1 to 32 letters or digits",
+        "ndecc_exam_date is no date",
     )
+    assert found.to_absorb()["texts"] == {}
+    assert found.to_absorb()["unreadable_texts"] == {
+        "email": "no-at",
+        "student_id": "15-99",
+        "ndecc_exam_date": "soon",
+    }
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ async def make_contacts(db, number, *, credits=None):
     for start in range(0, number, 100):
         batch = remotes[start : start + 100]
         ids = await absorb_contacts(db, batch, first_reason="import")
-        made += [Contact(ids[r.hubspot_id], r.hubspot_id, r.student_id, r.email) for r in batch]
+        made += [Contact(ids[r.hubspot_id].contact_id, r.hubspot_id, r.student_id, r.email) for r in batch]
     for contact in made:
         for name, amount in (credits or {}).items():
             if name not in MIRRORED:
@@ -109,7 +109,7 @@ async def make_contact(db, *, credits=None, student_id=None, email=None, hubspot
         credits={k: v for k, v in credits.items() if k in MIRRORED} if credits is not None else None,
     )
     ids = await absorb_contacts(db, [remote], first_reason="import")
-    contact = Contact(ids[remote.hubspot_id], remote.hubspot_id, remote.student_id, remote.email)
+    contact = Contact(ids[remote.hubspot_id].contact_id, remote.hubspot_id, remote.student_id, remote.email)
     for name, amount in (credits or {}).items():
         if name not in MIRRORED:
             await grant(db, contact, name, amount)

@@ -6,7 +6,9 @@ asked must never be written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
@@ -14,17 +16,25 @@ from tallybook.domain.catalog import Catalog
 from tallybook.domain.contacts import normalise_email, normalise_student_id
 from tallybook.domain.errors import ValidationError
 from tallybook.hubspot.field_values import clean, day, whole_number
+from tallybook.hubspot.histories import ContactHistory, parse_history
 from tallybook.hubspot.records import Record
+from tallybook.hubspot.stamps import parse_stamp
 
 STAMP_PROPERTY = "tallybook_sync"
 ID_PROPERTY = "tallybook_id"
-_CONTACT_FIELDS = ("email", "student_id", "firstname", "lastname", "ndecc_exam_date")
+TEXT_PROPERTIES = ("email", "student_id", "firstname", "lastname", "ndecc_exam_date")
+_NEGATIVE = re.compile(r"-[0-9]+(?:\.0*)?", re.ASCII)
 
 
 def contact_properties(catalog: Catalog) -> tuple[str, ...]:
     """What to ask HubSpot for when reading contacts; all balances always together."""
     balances = (found.hubspot_property for found in catalog.credit_types if found.hubspot_property)
-    return (*_CONTACT_FIELDS, *balances, ID_PROPERTY, STAMP_PROPERTY)
+    return (*TEXT_PROPERTIES, *balances, ID_PROPERTY, STAMP_PROPERTY)
+
+
+def history_properties(catalog: Catalog) -> tuple[str, ...]:
+    """Whose histories to ask for when own writes are unread."""
+    return tuple(name for name in contact_properties(catalog) if name != ID_PROPERTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ class RemoteContact:
     `present` names the properties the answer contained; a field whose property is not among them is None and
     means nothing. `balances` holds the numbers by credit type (empty ones as 0, also named in `empty`),
     `unreadable` the text of those that are none, by credit type. `notes` say which other values could not be
-    taken and why.
+    taken and why; `unreadable_texts` holds them by property. `history` is there when it was asked for.
     """
 
     hubspot_id: str
@@ -52,47 +62,62 @@ class RemoteContact:
     archived: bool
     present: frozenset[str]
     notes: tuple[str, ...]
+    unreadable_texts: Mapping[str, str] = field(default_factory=dict)
+    history: ContactHistory | None = None
 
-    def to_absorb(self) -> dict[str, Any]:
-        """The contact as the database function `absorb_contacts` takes it; absent fields are left out."""
-        fields = {
+    def to_absorb(self, *, store: bool = True) -> dict[str, Any]:
+        """The contact as the database function `absorb_contacts` takes it; absent fields are left out.
+
+        `store`: whether it becomes a contact of ours if it is none yet.
+        """
+        on = self.ndecc_exam_on
+        texts = {
             "email": self.email,
             "student_id": self.student_id,
             "firstname": self.firstname,
             "lastname": self.lastname,
+            "ndecc_exam_date": on.isoformat() if on else None,
         }
-        known: dict[str, Any] = {name: value for name, value in fields.items() if name in self.present}
-        if "ndecc_exam_date" in self.present:
-            known["ndecc_exam_on"] = self.ndecc_exam_on.isoformat() if self.ndecc_exam_on else None
+        stamp = parse_stamp(self.stamp)
         return {
-            **known,
             "hubspot_id": self.hubspot_id,
+            "tallybook_id": self.tallybook_id,
             "updated_at": self.updated_at.isoformat(),
-            "stamp": self.stamp,
             "archived": self.archived,
+            "stamp": self.stamp,
+            "write_no": stamp.write_no if stamp else None,
             "balances": self.balances,
             "empty": sorted(self.empty),
             "unreadable": self.unreadable,
+            "negative": sorted(name for name, text in self.unreadable.items() if _NEGATIVE.fullmatch(text)),
+            "texts": {
+                name: text
+                for name, text in texts.items()
+                if name in self.present and name not in self.unreadable_texts
+            },
+            "unreadable_texts": dict(self.unreadable_texts),
+            "store": store,
+            **({"history": self.history.to_absorb()} if self.history else {}),
         }
 
 
 def parse_contact(record: Record, catalog: Catalog) -> RemoteContact:
     """What a contact's record says, in our words."""
     properties = record.properties
-    notes: list[str] = []
-    student_id = clean(properties.get("student_id"))
-    email = clean(properties.get("email"))
-    exam_text = clean(properties.get("ndecc_exam_date"))
-    exam_on = day(exam_text)
-    if exam_text and exam_on is None:
-        notes.append("ndecc_exam_date is no date")
+    texts = {name: clean(properties.get(name)) for name in TEXT_PROPERTIES}
+    problems: dict[str, str] = {}
+    email = _normal(normalise_email, "email", texts, problems)
+    student_id = _normal(normalise_student_id, "student_id", texts, problems)
+    exam_on = day(texts["ndecc_exam_date"])
+    if texts["ndecc_exam_date"] and exam_on is None:
+        problems["ndecc_exam_date"] = "is no date"
     balances, empty, unreadable = _balances(properties, catalog)
     return RemoteContact(
         hubspot_id=record.id,
-        email=_email(email, notes),
-        student_id=_student_id(student_id, notes),
-        firstname=clean(properties.get("firstname")),
-        lastname=clean(properties.get("lastname")),
+        email=email,
+        student_id=student_id,
+        firstname=texts["firstname"],
+        lastname=texts["lastname"],
         ndecc_exam_on=exam_on,
         balances=balances,
         empty=empty,
@@ -102,24 +127,26 @@ def parse_contact(record: Record, catalog: Catalog) -> RemoteContact:
         updated_at=record.updated_at,
         archived=record.archived,
         present=frozenset(properties),
-        notes=tuple(notes),
+        notes=tuple(f"{name} {problem}" for name, problem in problems.items()),
+        unreadable_texts={name: _shown(texts[name]) for name in problems},
+        history=parse_history(record, catalog, stamp_property=STAMP_PROPERTY, texts=TEXT_PROPERTIES),
     )
 
 
 def _balances(
-    properties: dict[str, str | None], catalog: Catalog
+    properties: Mapping[str, str | None], catalog: Catalog
 ) -> tuple[dict[str, int], frozenset[str], dict[str, str]]:
     balances: dict[str, int] = {}
     empty: set[str] = set()
     unreadable: dict[str, str] = {}
     for credit_type in catalog.mirrored_credit_types:
-        if credit_type.hubspot_property not in properties:
+        name = credit_type.hubspot_property
+        if name is None or name not in properties:
             continue
-        text = properties[credit_type.hubspot_property]
+        text = properties[name]
         number = whole_number(text, most=credit_type.largest_balance)
         if number is None:
-            # What was typed is kept for the person who resolves it, but it has to fit into a database text.
-            unreadable[credit_type.name] = (clean(text) or "")[:200]
+            unreadable[credit_type.name] = _shown(clean(text))
             continue
         balances[credit_type.name] = number
         if not (text or "").strip():
@@ -127,17 +154,17 @@ def _balances(
     return balances, frozenset(empty), unreadable
 
 
-def _email(text: str | None, notes: list[str]) -> str | None:
+def _normal(
+    normalise: Callable[[str], str], name: str, texts: Mapping[str, str | None], problems: dict[str, str]
+) -> str | None:
+    text = texts[name]
     try:
-        return normalise_email(text) if text else None
+        return normalise(text) if text else None
     except ValidationError as error:
-        notes.append(f"email {error.details['problem']}")
+        problems[name] = str(error.details["problem"])
         return None
 
 
-def _student_id(text: str | None, notes: list[str]) -> str | None:
-    try:
-        return normalise_student_id(text) if text else None
-    except ValidationError as error:
-        notes.append(f"student_id {error.details['problem']}")
-        return None
+def _shown(text: str | None) -> str:
+    """What was typed is kept for the person who resolves it, but it has to fit into a database text."""
+    return (text or "")[:200]

@@ -13,11 +13,13 @@ import structlog
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.contacts import Pair
 from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, StudentNotFound, TallybookError
+from tallybook.domain.mirror import MirroredType, Outcome
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import BATCH_SIZE, HubSpotClient
 from tallybook.hubspot.fields import RemoteContact, contact_properties, parse_contact
 from tallybook.postgres.pool import Database
-from tallybook.usecases.absorb_contacts import absorb_contacts
+from tallybook.usecases.absorb_contacts import absorb_contacts, stored
+from tallybook.usecases.ask_to_read import ask_to_read
 
 _log = structlog.get_logger(__name__)
 
@@ -201,9 +203,9 @@ class _Gatherer:
         )
         contacts = [parse_contact(record, self._catalog) for record in records]
         students = [contact for contact in contacts if contact.student_id is not None]
-        stored = await self._store(students)
+        kept = await self._store(students)
         return {
-            key: Found(contact, stored=contact.hubspot_id in stored)
+            key: Found(contact, stored=contact.hubspot_id in kept)
             for contact in students
             if (key := contact.hubspot_id if self._id_property is None else contact.email) is not None
         }
@@ -213,11 +215,15 @@ class _Gatherer:
             return frozenset()
         try:
             absorbed = await absorb_contacts(self._db, contacts, first_reason="crm_link")
+            unread = [key for key, each in absorbed.items() if each.outcome is Outcome.NEED_HISTORY]
+            if unread:
+                # What is stored is the answer; HubSpot's numbers follow once their histories have been read.
+                await ask_to_read(self._db, MirroredType.CONTACT, unread)
         except Exception:  # noqa: BLE001 - whatever is wrong with our database, HubSpot's answer stands
             self._on_store_failure()
             _log.exception("miss_not_stored", contacts=len(contacts))
             return frozenset()
-        return frozenset(absorbed)
+        return frozenset(stored(absorbed))
 
 
 def _for_students(error: Exception) -> TallybookError:

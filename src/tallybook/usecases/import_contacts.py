@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tallybook.domain.catalog import Catalog
+from tallybook.domain.mirror import MirroredType, Outcome
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.fields import RemoteContact, contact_properties, parse_contact
 from tallybook.hubspot.walk import RangeLeft, walk
 from tallybook.postgres.pool import Database
 from tallybook.usecases.absorb_contacts import absorb_contacts
+from tallybook.usecases.ask_to_read import ask_to_read
 
 _STATE = "import:contacts"
 # Plans made for empty tables get slower with every page; autovacuum would notice minutes later.
@@ -106,8 +108,16 @@ async def _store(
 ) -> None:
     for start in range(0, len(students), batch_size):
         batch = students[start : start + batch_size]
-        stored = await absorb_contacts(db, batch, first_reason="import")
-        result.not_stored += len(batch) - len(stored)
+        absorbed = await absorb_contacts(db, batch, first_reason="import")
+        result.not_stored += sum(each.contact_id is None for each in absorbed.values())
+        # A list has no histories; those that need them are read again, one by one.
+        again = [
+            hubspot_id
+            for hubspot_id, each in absorbed.items()
+            if each.outcome in (Outcome.NEED_HISTORY, Outcome.AGAIN)
+        ]
+        if again:
+            await ask_to_read(db, MirroredType.CONTACT, again)
 
 
 async def _left_of_last_time(db: Database) -> tuple[RangeLeft, ...] | None:

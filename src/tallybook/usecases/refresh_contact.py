@@ -4,41 +4,50 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from tallybook.domain.catalog import Catalog
 from tallybook.domain.contacts import ContactRefKind, parse_contact_ref
-from tallybook.domain.errors import ContactNotFound, ValidationError
+from tallybook.domain.errors import ContactNotFound, CrmBusy, ValidationError
 from tallybook.hubspot.budget import CallKind
-from tallybook.hubspot.client import HubSpotClient
-from tallybook.hubspot.fields import contact_properties, parse_contact
+from tallybook.hubspot.connection import CONTACTS
 from tallybook.postgres.pool import Database
-from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.grant_credits import find_contact
+from tallybook.usecases.mirror import Mirror
+from tallybook.usecases.pull_contacts import pull_contacts
 
 _DEADLINE_S = 30.0
 
 
-async def refresh_contact(db: Database, client: HubSpotClient, catalog: Catalog, *, contact: str) -> UUID:
+async def refresh_contact(mirror: Mirror, *, contact: str) -> UUID:
     """The contact's UUID after merging; one not stored yet is found by its HubSpot id or e-mail.
 
-    Raises ContactNotFound, AmbiguousContact, CrmBusy, CrmUnavailable, SetupError.
+    Raises ContactNotFound, AmbiguousContact, CrmBusy (also when HubSpot's histories are late),
+    CrmUnavailable, SetupError.
     """
-    key, id_property = await _key_of(db, contact)
-    records = await client.batch_read(
-        "contacts",
-        [key],
-        id_property=id_property,
-        properties=contact_properties(catalog),
-        kind=CallKind.MISS,
-        deadline_s=_DEADLINE_S,
+    key, id_property = await _key_of(mirror.db, contact)
+    if id_property is not None:
+        records = await mirror.client.batch_read(
+            CONTACTS,
+            [key],
+            id_property=id_property,
+            properties=[id_property],
+            kind=CallKind.MISS,
+            deadline_s=_DEADLINE_S,
+        )
+        if not records:
+            raise ContactNotFound("HubSpot has no such contact.")
+        key = records[0].id
+    pulled = await pull_contacts(
+        mirror, [key], kind=CallKind.MISS, deadline_s=_DEADLINE_S, students_only=False
     )
-    if not records:
+    if pulled.missing:
         raise ContactNotFound("HubSpot has no such contact.")
-    absorbed = await absorb_contacts(
-        db, [parse_contact(record, catalog) for record in records], first_reason="crm_link"
-    )
-    if not absorbed:
-        raise ValidationError("HubSpot's contact could not be stored: another one has its e-mail.")
-    return next(iter(absorbed.values()))
+    if pulled.again:
+        raise CrmBusy
+    try:
+        return await find_contact(mirror.db, key)
+    except ContactNotFound as error:
+        raise ValidationError(
+            "HubSpot's contact could not be stored: another one has its e-mail; both are read again."
+        ) from error
 
 
 async def _key_of(db: Database, contact: str) -> tuple[str, str | None]:
