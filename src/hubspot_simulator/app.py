@@ -184,7 +184,7 @@ class Simulator:
             refusal = ApiError(status, message, category=category)
         _, payload, headers = self._refusal(refusal)
         headers.extend((name.lower().encode(), value.encode()) for name, value in fault.headers.items())
-        return status, payload if fault.body is None else bytes(fault.body), headers
+        return status, payload if fault.body is None else _encode(fault.body), headers
 
     async def _apply_late(self, after_s: float, call: Call, handler: Handler | None) -> None:
         await asyncio.sleep(after_s)

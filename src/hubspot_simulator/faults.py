@@ -1,6 +1,7 @@
 """Faults the back door asks for: the next matching calls fail in the way it says."""
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -23,7 +24,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     cut: bool = False
     method: str | None = None
     headers: dict[str, str] = {}
-    body: msgspec.Raw | None = None
+    body: dict[str, Any] | None = None
 
     def fits(self, method: str, path: str) -> bool:
         """Whether this fault is for that call."""

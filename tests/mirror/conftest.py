@@ -5,10 +5,11 @@ import pytest
 from e2e.conftest import start_service
 from support.factories import CATALOG, TORONTO
 from support.portal import client, portal, simulator_url
+from support.push_world import world
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.prepare_portal import prepare_portal
 
-__all__ = ["client", "portal", "simulator_url", "start_service"]
+__all__ = ["client", "portal", "simulator_url", "start_service", "world"]
 
 
 @pytest.fixture

@@ -12,11 +12,27 @@ import httpx
 import msgspec
 
 from tallybook.domain.call_limits import CallSlot
-from tallybook.domain.errors import CrmUnavailable, SetupError, TallybookError, Unavailable
+from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, TallybookError, Unavailable
 from tallybook.hubspot.budget import CallBudget, CallKind, CallMade, CallObserver
-from tallybook.hubspot.connection import HubSpotConnection, account_path, objects_path, properties_path
+from tallybook.hubspot.connection import (
+    HubSpotConnection,
+    account_path,
+    associations_path,
+    objects_path,
+    properties_path,
+)
 from tallybook.hubspot.errors import error_of, is_passing
-from tallybook.hubspot.records import Account, Property, PropertyList, Record, RecordPage
+from tallybook.hubspot.records import (
+    Account,
+    AssociationType,
+    AssociationTypes,
+    Property,
+    PropertyList,
+    Record,
+    RecordPage,
+)
+from tallybook.hubspot.write_results import Fault, Refusal, Unknown
+from tallybook.hubspot.writes import Answer, WriteCalls
 
 T = TypeVar("T")
 
@@ -38,12 +54,12 @@ class _Failure(NamedTuple):
     wait_s: float
 
 
-class HubSpotClient:
-    """Reads HubSpot. Every method names the `kind` of its calls and how long the caller can wait in all.
+class HubSpotClient(WriteCalls):
+    """Reads and writes HubSpot. Every method names the `kind` of its calls and how long the caller can wait.
 
-    Raises CrmBusy (its limits, or no slot in time), CrmUnavailable (timeouts, failures) and SetupError
-    (token, scope, address). Reads are repeated after passing failures as long as the deadline allows; each
-    attempt takes a new slot.
+    Reads raise CrmBusy (its limits, or no slot in time), CrmUnavailable (timeouts, failures) and SetupError
+    (token, scope, address). They are repeated after passing failures as long as the deadline allows; each
+    attempt takes a new slot. Writes are sent once and say what became of them.
     """
 
     def __init__(
@@ -204,6 +220,20 @@ class HubSpotClient:
         )
         return found.results
 
+    async def association_types(
+        self, from_type: str, to_type: str, *, kind: CallKind, deadline_s: float
+    ) -> tuple[AssociationType, ...]:
+        """The kinds of association from one object type to another; each account has ids of its own."""
+        found = await self._read(
+            "GET",
+            associations_path(from_type, to_type, "labels"),
+            AssociationTypes,
+            operation=f"read the associations of {from_type}",
+            kind=kind,
+            deadline_s=deadline_s,
+        )
+        return found.results
+
     async def create_property(
         self, object_type: str, definition: Mapping[str, object], *, kind: CallKind, deadline_s: float
     ) -> Property:
@@ -285,22 +315,65 @@ class HubSpotClient:
         self, request: httpx.Request, *, operation: str, kind: CallKind, search: bool, ends_at: float
     ) -> httpx.Response | _Failure:
         """One call in one slot; only the budget's own CrmBusy is raised."""
+        wait_s = max(0.0, ends_at - asyncio.get_running_loop().time())
+        got = await self._exchange(
+            request, operation=operation, kind=kind, search=search, wait_s=wait_s, ends_at=ends_at
+        )
+        if isinstance(got, httpx.Response):
+            return got if got.is_success else self._refused(got, operation)
+        failure = CrmUnavailable(operation=operation, problem=type(got).__name__)
+        failure.__cause__ = got
+        return _Failure(failure, is_passing=True, wait_s=0.0)
+
+    async def _exchange(
+        self,
+        request: httpx.Request,
+        *,
+        operation: str,
+        kind: CallKind,
+        search: bool,
+        wait_s: float,
+        ends_at: float | None = None,
+    ) -> httpx.Response | TimeoutError | httpx.TransportError:
+        """The answer of one call in one slot, or why none came. Raises CrmBusy when no slot is free."""
         loop = asyncio.get_running_loop()
-        async with self._budget.slot(kind, search=search, wait_s=max(0.0, ends_at - loop.time())) as slot:
+        async with self._budget.slot(kind, search=search, wait_s=wait_s) as slot:
             started_at = loop.time()
+            latest = started_at + self.connection.answer_timeout_s
             response: httpx.Response | None = None
             try:
                 # httpx limits each silence, not the whole: a slow trickle would outlive the deadline.
-                async with asyncio.timeout_at(min(ends_at, started_at + self.connection.answer_timeout_s)):
+                async with asyncio.timeout_at(latest if ends_at is None else min(ends_at, latest)):
                     response = await self._http.send(request)
                 _note_day(slot, response)
             except (TimeoutError, httpx.TransportError) as error:
-                failure = CrmUnavailable(operation=operation, problem=type(error).__name__)
-                failure.__cause__ = error
-                return _Failure(failure, is_passing=True, wait_s=0.0)
+                return error
             finally:
                 self._observe(response, operation, kind, search=search, seconds=loop.time() - started_at)
-        return response if response.is_success else self._refused(response, operation)
+        return response
+
+    async def send_once(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        operation: str,
+        kind: CallKind,
+        wait_s: float,
+    ) -> Answer | Refusal | Unknown:
+        """One call in one slot, never repeated: the answer, or why there is none."""
+        request = self._http.build_request(method, path, json=body)
+        try:
+            got = await self._exchange(request, operation=operation, kind=kind, search=False, wait_s=wait_s)
+        except CrmBusy as busy:
+            return Refusal(Fault.BUSY, "no call is free at present", float(busy.retry_after_s))
+        if isinstance(got, httpx.Response):
+            return Answer(got.status_code, got.content, got.headers)
+        words = f"{operation}: {type(got).__name__}"
+        if isinstance(got, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            return Refusal(Fault.UNREACHABLE, words)
+        return Unknown(words)
 
     def _refused(self, response: httpx.Response, operation: str) -> _Failure:
         status = response.status_code

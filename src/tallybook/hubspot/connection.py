@@ -45,6 +45,11 @@ def properties_path(object_type: str, *rest: str) -> str:
     return "/".join((f"/crm/properties/{API_VERSION}", quote(object_type, safe=""), *rest))
 
 
+def associations_path(from_type: str, to_type: str, rest: str) -> str:
+    """The address of the associations from one type to another."""
+    return f"/crm/associations/{API_VERSION}/{quote(from_type, safe='')}/{quote(to_type, safe='')}/{rest}"
+
+
 def account_path() -> str:
     """The address that tells which portal the token belongs to."""
     return f"/account-info/{API_VERSION}/details"

@@ -18,19 +18,23 @@ _PASSING = frozenset((423, 477, 500, 502, 503, 504, 520, 521, 522, 523, 524))
 _LONGEST_WORDS = 500
 
 
-class _Problem(msgspec.Struct):
+class Problem(msgspec.Struct):
+    """One of the things HubSpot found wrong with a request."""
+
     message: str | None = None
+    code: str | None = None
     context: dict[str, Any] = {}
 
 
-class _ErrorBody(msgspec.Struct, rename="camel"):
-    """HubSpot's error body; every field is optional in its documentation."""
+class ErrorBody(msgspec.Struct, rename="camel"):
+    """HubSpot's error body, and each error of a batch's answer; every field is optional by its documents."""
 
     message: str | None = None
     category: str | None = None
     policy_name: str | None = None
     correlation_id: str | None = None
-    errors: list[_Problem] = []
+    context: dict[str, Any] = {}
+    errors: list[Problem] = []
 
 
 def is_passing(status: int) -> bool:
@@ -42,8 +46,8 @@ def error_of(
     status: int, *, body: bytes, headers: Mapping[str, str], operation: str, token: str
 ) -> TallybookError:
     """The error to raise for an answer that is no success."""
-    said = _parse(body)
-    words = (said.message or "").replace(token, "***")[:_LONGEST_WORDS] if token else said.message or ""
+    said = parse_error(body)
+    words = spoken(said, token=token)
     details: dict[str, Any] = {
         "operation": operation,
         "status": status,
@@ -52,7 +56,7 @@ def error_of(
     }
     if status == 429:
         return CrmBusy(
-            retry_after_s=_retry_after_s(headers) or _WAIT_S.get(said.policy_name or "", 2),
+            retry_after_s=retry_after_s(headers) or _WAIT_S.get(said.policy_name or "", 2),
             policy=said.policy_name,
             **details,
         )
@@ -74,24 +78,30 @@ def error_of(
             hint="Check HUBSPOT_BASE_URL, HUBSPOT_MOCK_EXAMS_OBJECT and HUBSPOT_BOOKINGS_OBJECT.",
             **details,
         )
-    return CrmUnavailable(retry_after_s=_retry_after_s(headers), **details)
+    return CrmUnavailable(retry_after_s=retry_after_s(headers), **details)
 
 
-def _parse(body: bytes) -> _ErrorBody:
+def spoken(said: ErrorBody, *, token: str) -> str:
+    """HubSpot's own words, cut to a length to keep, the token struck out."""
+    words = said.message or ""
+    return (words.replace(token, "***") if token else words)[:_LONGEST_WORDS]
+
+
+def parse_error(body: bytes) -> ErrorBody:
+    """What an error's body says; a gateway's page becomes the message."""
     try:
-        return msgspec.json.decode(body, type=_ErrorBody)
+        return msgspec.json.decode(body, type=ErrorBody)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
-        return _ErrorBody(
-            message=body[:200].decode("utf-8", "replace")
-        )  # A gateway's page instead of HubSpot's JSON.
+        return ErrorBody(message=body[:200].decode("utf-8", "replace"))
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> int | None:
+def retry_after_s(headers: Mapping[str, str]) -> int | None:
+    """How long HubSpot asks to wait, a day at most."""
     text = headers.get("retry-after", "")
     return max(1, min(int(text), 86_400)) if text.isascii() and text.isdigit() else None
 
 
-def _missing_scopes(said: _ErrorBody) -> str:
+def _missing_scopes(said: ErrorBody) -> str:
     scopes: list[str] = []
     for problem in said.errors:
         for key in ("requiredGranularScopes", "requiredScopes"):

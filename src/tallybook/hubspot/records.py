@@ -116,3 +116,21 @@ class PropertyList(msgspec.Struct, frozen=True):
     """All properties of an object type."""
 
     results: tuple[Property, ...] = ()
+
+
+class AssociationType(msgspec.Struct, frozen=True, rename="camel"):
+    """A kind of association from one object type to another; without a label it is the plain one."""
+
+    type_id: int
+    category: str = "USER_DEFINED"
+    label: str | None = None
+
+    def spec(self) -> dict[str, object]:
+        """How a write names it."""
+        return {"associationCategory": self.category, "associationTypeId": self.type_id}
+
+
+class AssociationTypes(msgspec.Struct, frozen=True):
+    """The kinds of association from one object type to another."""
+
+    results: tuple[AssociationType, ...] = ()

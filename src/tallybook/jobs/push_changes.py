@@ -1,0 +1,135 @@
+"""Keeps HubSpot up to date: every lane by itself, two batches of each on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import structlog
+
+from tallybook.domain.errors import TallybookError
+from tallybook.domain.mirror import MirroredType
+from tallybook.jobs.lease import JobResult
+from tallybook.usecases.mirror import Mirror
+from tallybook.usecases.outbox import Claim
+from tallybook.usecases.push_changes import LANES, PushResult, claim_batch, push_claimed
+
+JOB = "push"
+_IN_FLIGHT = 2
+_POLL_S = 0.25
+_AFTER_ERROR_S = 2.0
+# Longer than a call may take: what is on its way when everything stops is brought to its end.
+_STOP_WITHIN_S = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_push(mirror: Mirror, stop: asyncio.Event) -> None:
+    """Pushes what changes until `stop` is set; then what is on its way is finished first."""
+    if mirror.observe:
+        await stop.wait()
+        return
+    async with asyncio.TaskGroup() as lanes:
+        for lane in LANES:
+            lanes.create_task(_Lane(mirror, lane, stop).run())
+
+
+async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
+    """Pushes what waits now, without lingering, for `max_s` seconds at most; `done`: nothing due is left."""
+    ends_at = time.monotonic() + max_s
+    counts: Counter[str] = Counter()
+    while True:
+        stop = asyncio.Event()
+        rounds = [_Lane(mirror, lane, stop, ends_at=ends_at) for lane in LANES]
+        results = await asyncio.gather(*(each.drain() for each in rounds))
+        for found in results:
+            counts.update(found)
+        claimed = sum(found["claimed"] for found in results)
+        if claimed == 0 or time.monotonic() >= ends_at:
+            return JobResult(dict(counts), done=claimed == 0)
+
+
+class _Lane:
+    """One lane's loop: claims, and leaves the rest to at most two tasks."""
+
+    def __init__(
+        self, mirror: Mirror, lane: MirroredType, stop: asyncio.Event, *, ends_at: float | None = None
+    ) -> None:
+        self._mirror = mirror
+        self._lane = lane
+        self._stop = stop
+        self._ends_at = ends_at
+        self._room = asyncio.Semaphore(_IN_FLIGHT)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._counts: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Until stopped."""
+        try:
+            while not self._stop.is_set():
+                wait_s = await self._step(linger=True)
+                if wait_s > 0:
+                    await self._pause(wait_s)
+        finally:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_STOP_WITHIN_S)
+            for task in self._tasks:
+                task.cancel()
+
+    async def drain(self) -> Counter[str]:
+        """Until nothing is due."""
+        while self._ends_at is None or time.monotonic() < self._ends_at:
+            if await self._step(linger=False) > 0:
+                break
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+        return self._counts
+
+    async def _step(self, *, linger: bool) -> float:
+        """Sends one batch on its way; how long to wait where there is none."""
+        await self._room.acquire()
+        try:
+            got = await claim_batch(self._mirror, self._lane, linger=linger)
+        except TallybookError as error:
+            self._room.release()
+            _log.warning("push_failed", lane=self._lane.value, error=error.code)
+            return _AFTER_ERROR_S
+        except BaseException:
+            self._room.release()
+            raise
+        if isinstance(got, PushResult):
+            self._room.release()
+            return min(_POLL_S, max(0.005, got.wait_s)) if got.wait_s is not None else _POLL_S
+        task = asyncio.create_task(self._push(got))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return 0.0
+
+    async def _push(self, claimed: Claim) -> None:
+        try:
+            result = await push_claimed(self._mirror, claimed)
+        except TallybookError as error:
+            # The database is away: the lease ends by itself, and what is unread is read first.
+            _log.warning("push_failed", lane=self._lane.value, error=error.code)
+            return
+        except Exception as error:  # noqa: BLE001 - one batch must not stop the lane; its lease ends by itself.
+            _log.error("push_failed", lane=self._lane.value, error=type(error).__name__, exc_info=error)
+            return
+        finally:
+            self._room.release()
+        self._count(result)
+
+    def _count(self, result: PushResult) -> None:
+        self._counts.update(
+            claimed=result.claimed, written=result.written, dead=result.dead, failed=result.failed
+        )
+        if result.paused is not None:
+            _log.warning("lane_paused", lane=self._lane.value, reason=result.paused)
+
+    async def _pause(self, wait_s: float) -> None:
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
