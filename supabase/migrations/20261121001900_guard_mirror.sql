@@ -17,9 +17,14 @@ returns void
 language sql volatile
 set search_path = ''
 as $$
+    -- `last_entry` tells what was booked before from what was booked since.
     insert into tallybook.sync_state (name, value)
-    values ('hold', p_details || jsonb_build_object('reason', p_reason, 'since', tallybook.instant(clock_timestamp())))
-    on conflict (name) do update set value = excluded.value where sync_state.value ? 'unchecked'
+    values ('hold', p_details || jsonb_build_object('reason', p_reason, 'since', clock_timestamp(),
+        'last_entry', (select coalesce(max(e.id), 0) from tallybook.credit_entries e)))
+    on conflict (name) do update
+        set value = excluded.value || jsonb_build_object('since', sync_state.value -> 'since',
+                                                         'last_entry', sync_state.value -> 'last_entry')
+        where sync_state.value ? 'unchecked'
 $$;
 
 create function tallybook.release_hold()
@@ -95,9 +100,6 @@ begin
         problem := 'portal';
     end if;
     if problem is null then
-        if exists (select from tallybook.sync_state where name = 'hold' and (value ->> 'ours_stand')::boolean) then
-            problem := 'rebound';
-        end if;
         update tallybook.sync_state set value = value || jsonb_build_object('time_zone', p_time_zone)
         where name = 'portal' and v_portal ->> 'time_zone' is distinct from p_time_zone;
         if p_epoch > tallybook.known_epoch() then

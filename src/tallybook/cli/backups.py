@@ -91,7 +91,7 @@ async def _restore(settings: Settings, file: Path, *, replace: bool) -> tuple[Ma
             try:
                 await demand_same_portal(parts.mirror)
             except TallybookError as error:
-                print(f"warning: HubSpot could not be compared: {error.message}", file=sys.stderr)
+                print(f"warning: {error.message}", file=sys.stderr)
         row = await parts.db.fetch_one("show_hold")
         return manifest, await verify(parts.db), row[0] if row else None
 

@@ -13,6 +13,11 @@ from tallybook.hubspot.records import Account
 from tallybook.usecases.mirror import Mirror
 
 _DEADLINE_S = 20.0
+_HELD = {
+    "restored": "This database was restored from a backup: HubSpot knows writes of ours that it does not.",
+    "rebound": "This database was bound to this portal anew, and the two were not compared yet.",
+}
+_RECONCILE = "Run: tallybook sync reconcile --after-restore"
 _REBIND = "Should they belong together from now on, run: tallybook sync rebind"
 
 
@@ -28,8 +33,9 @@ class Portal:
 async def demand_same_portal(mirror: Mirror) -> None:
     """Nothing when this database and this portal belong together; they are bound at first contact.
 
-    Where HubSpot is ahead, this database was restored from a backup and pushing is put on hold. Else the
-    marker is written when it is due. Raises SetupError naming both sides, CrmBusy, CrmUnavailable.
+    Where HubSpot is ahead, this database was restored from a backup and the mirror is put on hold. Else the
+    marker is written when it is due. Raises SetupError naming both sides or the hold, CrmBusy,
+    CrmUnavailable.
     """
     portal = await read_portal(mirror)
     # Who only observes is no part of the pair: another database may be the one that writes there.
@@ -44,7 +50,7 @@ async def demand_same_portal(mirror: Mirror) -> None:
         },
     )
     assert row is not None
-    problem, portal_id, database_id, _, is_due = row
+    problem, portal_id, database_id, hold, is_due = row
     if problem == "portal":
         raise SetupError(
             f"This database belongs to HubSpot portal {portal_id}; the token opens portal"
@@ -62,11 +68,8 @@ async def demand_same_portal(mirror: Mirror) -> None:
             database_id=str(database_id),
             other_database_id=str(marker.database_id),
         )
-    if problem == "rebound":
-        raise SetupError(
-            "This database was bound to another portal, and the two were not compared yet.",
-            hint="Run: tallybook sync reconcile --after-restore",
-        )
+    if hold is not None:
+        raise SetupError(_HELD.get(hold, f"The mirror is on hold: {hold}."), hint=_RECONCILE, hold=hold)
     if is_due and portal.can_be_marked and not mirror.observe:
         await raise_epoch(mirror)
 
