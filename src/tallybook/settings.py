@@ -39,7 +39,7 @@ OF_OTHER_PROGRAMS = frozenset(("TALLYBOOK_PYTHON", "TALLYBOOK_CHROMIUM", "TALLYB
 """Variables of `./dev` and the test suite that look like settings of Tallybook."""
 
 _OURS = ("TALLYBOOK_",)
-_PERHAPS_OURS = ("HUBSPOT_", "HS_", "DATABASE_", "CRON_", "CREDITS_", "SUPABASE_", "REDIS_")
+_PERHAPS_OURS = ("HUBSPOT_", "HS_", "DATABASE_", "CRON_", "CREDITS_", "SUPABASE_", "REDIS_", "STRIPE_")
 _HOW_TO_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105 - how to make one
 _HINTS = {
     "DATABASE_URL": "Set it to a PostgreSQL address (postgresql://...), or set TALLYBOOK_EMBEDDED=1.",
@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     hubspot_mock_exams_object: str = "2-50158913"
     hubspot_searches_per_s: Count = 5
     redis_url: SecretStr | None = None
+    stripe_webhook_secret: SecretStr | None = None
     supabase_jwt_secret: SecretStr | None = None
     supabase_url: str | None = None
     tallybook_alert_lag_s: Count = 300

@@ -402,6 +402,7 @@ def _api_config(settings: Settings) -> ApiConfig:
         observe=settings.observes,
         public_url=settings.tallybook_public_url,
         hubspot_client_secret=settings.text("HUBSPOT_CLIENT_SECRET"),
+        stripe_webhook_secret=settings.text("STRIPE_WEBHOOK_SECRET"),
         hubspot_types={
             settings.hubspot_mock_exams_object: MirroredType.MOCK_EXAM,
             settings.hubspot_bookings_object: MirroredType.BOOKING,

@@ -54,6 +54,7 @@ WHO_MAY = {
         GET /api/admin/cron/warm-contact-credits-cache
         GET /api/admin/cron/expire-holds""",
     Access.HUBSPOT: "POST /api/webhooks/hubspot",
+    Access.STRIPE: "POST /api/webhooks/stripe",
     Access.METRICS: "GET /metrics",
     Access.STAFF: """
         GET /openapi.json
@@ -87,6 +88,7 @@ async def test_what_is_not_public_refuses_strangers_and_callers_of_another_kind(
         cron_secret="s3cret",
         metrics_token="m3trics",
         hubspot_client_secret="h3bspot",
+        stripe_webhook_secret="whsec",
         public_url="https://tallybook.example",
     )
     path = re.sub(r"\{\w+\}", NOTHING, route.path)

@@ -179,3 +179,31 @@ def test_every_other_signature_is_refused(header):
 def test_what_is_no_event_is_refused(given):
     with pytest.raises(ValidationError):
         parse_event(given)
+
+
+async def test_stripe_reaches_credits_over_http(start_service):
+    service = await start_service(STRIPE_WEBHOOK_SECRET=SECRET)
+    contact = await make_local_contact(service.db)
+    body = json.dumps(checkout(f"email:{contact.email}", number=77))
+
+    async def send(signature, content=body):
+        return await service.http.post(
+            "/api/webhooks/stripe", content=content, headers={"stripe-signature": signature}
+        )
+
+    assert (await send(signed(body, secret="other"))).status_code == 401
+    assert (await send("")).status_code == 401
+    first = await send(signed(body))
+    assert (first.status_code, first.json()["data"]["credits"]) == (200, 500)
+    assert (await send(signed(body))).json()["data"] == {"outcome": "nothing_to_do"}
+    assert await balance(service.db, contact.id) == 500
+    early = json.dumps(refund(1, number=78))
+    assert (await send(signed(early), early)).status_code == 404
+    for odd in ("[]", "{", '"x"', "[" * 5000):
+        assert (await send(signed(odd), odd)).status_code == 400
+    huge = "x" * 1_000_000
+    assert (await send(signed(huge), huge)).status_code == 413
+
+
+async def test_without_its_secret_the_address_is_not_there(service):
+    assert (await service.http.post("/api/webhooks/stripe", content=b"{}")).status_code == 404

@@ -47,7 +47,13 @@ BOUNDED = settings(
 
 @pytest.fixture(scope="module")
 async def service(start_service):
-    return await start_service(contacts=20, TALLYBOOK_DOCS="public")
+    return await start_service(
+        contacts=20,
+        TALLYBOOK_DOCS="public",
+        TALLYBOOK_PUBLIC_URL="https://credits.example",
+        HUBSPOT_CLIENT_SECRET="a secret of HubSpot's",
+        STRIPE_WEBHOOK_SECRET="whsec_of_stripe",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -78,8 +78,10 @@ CRON = {
     "GET /api/admin/cron/expire-holds": {},
 }
 METRICS = {"GET /metrics": {}}
+# Signed over their body, and not there at all while no secret is set.
+WEBHOOKS = {"POST /api/webhooks/hubspot": {"json": []}, "POST /api/webhooks/stripe": {"json": {}}}
 STAFF_ONLY = {"GET /openapi.json": {}, "GET /docs": {}}
-TABLE = PUBLIC | STUDENT | APPLICATION | CRON | METRICS | STAFF_ONLY
+TABLE = PUBLIC | STUDENT | APPLICATION | CRON | METRICS | WEBHOOKS | STAFF_ONLY
 
 IN, UNSIGNED, FORBIDDEN = None, (401, "UNAUTHENTICATED"), (403, "FORBIDDEN")
 NOBODY = (
@@ -108,6 +110,8 @@ def expected(caller, name):
     if name in STUDENT:
         ours = {"the student": IN, "an application": IN, "an application for metered actions": FORBIDDEN}
         return ours.get(caller, UNSIGNED)
+    if name in WEBHOOKS:
+        return (404, "NOT_FOUND")
     if name in APPLICATION:
         ours = {"an application for metered actions": IN, "an application": FORBIDDEN}
         return ours.get(caller, UNSIGNED)

@@ -41,6 +41,13 @@ def _entry(columns, values):
     )
 
 
+def _payment(values, column="", value=""):
+    return (
+        f"insert into payments (contact_id, pack, credit_type, credits, id, intent, entry_id{column})"
+        f" select gen_random_uuid(), 'starter', 'credits', 500, {values}{value} from generate_series(1, 2) n"
+    )
+
+
 VIOLATIONS = {
     "api_keys_scopes_are_known": "update api_keys set scopes = '{everything}'",
     "bookings_attendance_is_known": "update bookings set attendance = 'Maybe'",
@@ -82,6 +89,7 @@ VIOLATIONS = {
     "credit_types_token_is_not_override": "update credit_types set token_name = 'Admin Override'",
     "credit_types_token_name_key": "update credit_types set token_name = 'Same Token'",
     "credit_types_welcome_is_not_negative": "update credit_types set welcome_credits = -1",
+    "crm_call_state_has_one_row": "update crm_call_state set only_row = false",
     "inbox_event_key": "insert into inbox (object_type, hubspot_id, subscription_type)"
     " select 'contact', '1', 'reread' from generate_series(1, 2)",
     "inbox_object_type_is_known": "insert into inbox (object_type, hubspot_id, subscription_type)"
@@ -110,6 +118,13 @@ VIOLATIONS = {
     "mock_types_refund_rule_is_known": "update mock_types set refund_rule = 'sometimes'",
     "outbox_object_type_is_known": "update outbox set object_type = 'deal'",
     "packs_credits_are_positive": "update packs set credits = 0",
+    "payment_events_outcome_is_known": "insert into payment_events (id, kind, outcome) values ('e', 'x', 'y')",
+    "payment_events_refused_says_why": (
+        "insert into payment_events (id, kind, outcome) values ('e', 'x', 'refused')"
+    ),
+    "payments_entry_id_key": _payment("'p' || n, 'i' || n, 1"),
+    "payments_intent_key": _payment("'p' || n, 'i', n"),
+    "payments_take_back_no_more_than_given": _payment("'p' || n, 'i' || n, n", ", refunded_credits", ", 501"),
     "schema_migrations_version_is_a_timestamp": "update schema_migrations set version = '1' || name",
     "staff_email_is_normal": "update staff set email = ' a@example.com'",
     "staff_email_key": "insert into staff (email, role) select email, role from staff",

@@ -281,6 +281,14 @@ class JobRun(Struct):
     done: bool
 
 
+class PaymentTaken(Struct, kw_only=True):
+    """What became of a payment event; `credits` were given, or taken where negative."""
+
+    outcome: Literal["done", "nothing_to_do"]
+    contact_id: UUID | UnsetType = UNSET
+    credits: int | UnsetType = UNSET
+
+
 class EventsReceived(Struct):
     """What became of the events of a webhook."""
 

@@ -41,6 +41,7 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
         pair_mode=config.pair_mode,
         public_docs=config.public_docs,
         hubspot_webhooks=bool(config.hubspot_client_secret and config.public_url),
+        stripe_webhooks=config.stripe_webhook_secret is not None,
         trusted_proxies=config.trusted_proxies,
     )
     document = openapi_document(table.routes)

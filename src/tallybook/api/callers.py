@@ -40,6 +40,8 @@ class Access(Enum):
     METRICS = "metrics"
     HUBSPOT = "hubspot"
     """Whoever signs as HubSpot; the signature covers the body, so the handler checks it."""
+    STRIPE = "stripe"
+    """Whoever signs as Stripe; likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class Doors:
     pair_mode: bool
     public_docs: bool
     hubspot_webhooks: bool
+    stripe_webhooks: bool
     trusted_proxies: int
 
 
@@ -92,6 +95,8 @@ class Doorkeeper:
             return Caller(CallerKind.PUBLIC, "metrics")
         if access is Access.HUBSPOT and self._doors.hubspot_webhooks:
             return Caller(CallerKind.PUBLIC, "hubspot")
+        if access is Access.STRIPE and self._doors.stripe_webhooks:
+            return Caller(CallerKind.PUBLIC, "stripe")
         raise NotFound
 
     async def _student(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:

@@ -56,6 +56,7 @@ class ApiConfig:
     public_url: str | None = None
     """Where the world finds this server; never taken from a request."""
     hubspot_client_secret: str | None = None
+    stripe_webhook_secret: str | None = None
     hubspot_types: Mapping[str, MirroredType] = field(default_factory=dict)
     """HubSpot's ids of the custom objects, as its webhooks name them."""
 

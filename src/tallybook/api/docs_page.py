@@ -15,6 +15,7 @@ _WHO = {
     "cronSecret": "the scheduler",
     "staff": "staff",
     "metricsToken": "the monitoring",
+    "stripeSignature": "Stripe, by its signature",
     "hubspotSignature": "HubSpot, by its signature",
 }
 

@@ -34,6 +34,7 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.STAFF: [{"staff": []}],
     Access.METRICS: [{"metricsToken": []}],
     Access.HUBSPOT: [{"hubspotSignature": []}],
+    Access.STRIPE: [{"stripeSignature": []}],
 }
 _SCHEMES = {
     "studentToken": {
@@ -61,6 +62,12 @@ _SCHEMES = {
         "description": "TALLYBOOK_METRICS_TOKEN; not needed on the machine itself.",
     },
     "staff": {"type": "http", "scheme": "basic", "description": "A local staff account."},
+    "stripeSignature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Stripe-Signature",
+        "description": "Stripe's signature with STRIPE_WEBHOOK_SECRET.",
+    },
     "hubspotSignature": {
         "type": "apiKey",
         "in": "header",
@@ -82,6 +89,7 @@ _BY_ACCESS: dict[Access, tuple[type[TallybookError], ...]] = {
     Access.STAFF: (errors.Unauthenticated,),
     Access.METRICS: (errors.Unauthenticated,),
     Access.HUBSPOT: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
+    Access.STRIPE: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
 }
 _WITH_BODY = (errors.PayloadTooLarge, errors.UnsupportedMediaType)
 _WITH_KEY = (errors.IdempotencyKeyReused, errors.IdempotencyInProgress)

@@ -325,6 +325,17 @@ _WEBHOOKS = (
         answer=shapes.EventsReceived,
         tag="webhooks",
     ),
+    Route(
+        method="POST",
+        path="/api/webhooks/stripe",
+        access=Access.STRIPE,
+        handler=webhooks.stripe_event,
+        summary="What was paid, refunded or disputed, told by Stripe itself",
+        raw_body_limit_bytes=webhooks.LARGEST_DELIVERY_BYTES,
+        answer=shapes.PaymentTaken,
+        errors=(errors.ContactNotFound, errors.EntryNotFound, errors.AmbiguousContact, errors.LockTimeout),
+        tag="webhooks",
+    ),
 )
 
 
