@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--token", help="accept this bearer token only")
     options.add_argument("--contacts", type=int, default=0, help="fill in this many contacts")
     options.add_argument("--mock-exams", type=int, default=0, help="fill in this many mock exams")
+    options.add_argument("--bookings", type=int, default=0, help="fill in this many bookings of the two")
     options.add_argument("--seed", type=int, default=given.seed)
     options.add_argument(
         "--stop-with-stdin",
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         token=given.token,
         contacts=given.contacts,
         mock_exams=given.mock_exams,
+        bookings=given.bookings,
         seed=given.seed,
         portal_id=given.portal_id,
     )

@@ -11,11 +11,12 @@ from uuid import uuid4
 
 import msgspec
 
-from hubspot_simulator import backdoor, state
+from hubspot_simulator import access, backdoor, state
 from hubspot_simulator.calls import Answer, Call
 from hubspot_simulator.errors import ApiError, not_found, rate_limited, unauthorised
-from hubspot_simulator.faults import MESSAGES, Fault, Faults
+from hubspot_simulator.faults import Fault, Faults, refusal
 from hubspot_simulator.populate import populate_contacts, populate_mock_exams
+from hubspot_simulator.populate_bookings import populate_bookings
 from hubspot_simulator.portal import Portal, app_id
 from hubspot_simulator.records import Source
 from hubspot_simulator.routes import Handler, exempt, route, split
@@ -27,6 +28,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Sendable = tuple[int, bytes, Headers]
 
 BACK_DOOR = "/_simulator/"
 AUTOSAVE_S = 2.0
@@ -85,6 +87,7 @@ class Simulator:
             populate_contacts(self.portal, settings.contacts, seed=settings.seed)
         if settings.mock_exams:
             populate_mock_exams(self.portal, settings.mock_exams, seed=settings.seed)
+        populate_bookings(self.portal, settings.bookings, seed=settings.seed)
 
     async def _autosave(self) -> None:
         # A killed process should find its data again too; a large portal is written at its end only, because
@@ -103,7 +106,7 @@ class Simulator:
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         portal, method = self.portal, scope["method"]
         token = _token(scope)
-        if token is None or token != (portal.settings.token or token):
+        if token is None or portal.settings.revoked or token != (portal.settings.token or token):
             portal.stats.unauthorised += 1
             await _send(send, *self._refusal(unauthorised()))
             return
@@ -139,13 +142,14 @@ class Simulator:
             await asyncio.sleep(half_s)
         await _send(send, status, payload, [*headers, *self._limit_headers(kind, app)])
 
-    def _apply(self, call: Call, handler: Handler | None) -> tuple[int, bytes, Headers]:
+    def _apply(self, call: Call, handler: Handler | None) -> Sendable:
         """Let the call take effect; one instant stamps everything it writes."""
         portal = self.portal
         call.at_ms = portal.now_ms()
         try:
             if handler is None:
                 raise not_found("resource not found")
+            access.demand(portal, call.method, call.parts)
             answer = handler(portal, call)
         except ApiError as error:
             return self._refusal(error)
@@ -159,7 +163,7 @@ class Simulator:
         """Answer as the fault says; whether and when the call takes effect is the fault's choice too."""
         half_s = self.portal.settings.latency_ms / 2000
         await asyncio.sleep(half_s)
-        done: tuple[int, bytes, Headers] | None = None
+        done: Sendable | None = None
         if fault.late_apply_ms:
             self._keep(asyncio.create_task(self._apply_late(fault.late_apply_ms / 1000, call, handler)))
         elif fault.apply_first or (fault.status is None and not fault.cut):
@@ -167,24 +171,22 @@ class Simulator:
         await asyncio.sleep(half_s + fault.delay_ms / 1000)
         if fault.cut:
             await _cut(receive)
-        elif fault.status is None and done is not None:
-            await _send(send, *done)
-        else:
-            status, payload, headers = self._fault_answer(fault)
-            await _send(send, status, payload, headers)
+            return
+        answer = done if fault.status is None and done is not None else self._fault_answer(fault)
+        await _send(send, *answer, cut_after=fault.cut_after)
+        if fault.cut_after is not None:
+            await _cut(receive)
 
-    def _fault_answer(self, fault: Fault) -> tuple[int, bytes, Headers]:
+    def _fault_answer(self, fault: Fault) -> Sendable:
         status = fault.status or 504
-        category, message = MESSAGES.get(status, ("VALIDATION_ERROR", "A fault was asked for."))
-        if status == 429:
-            refusal = rate_limited("TEN_SECONDLY_ROLLING", str(uuid4()))
-        elif status == 401:
-            refusal = unauthorised()
-        else:
-            refusal = ApiError(status, message, category=category)
-        _, payload, headers = self._refusal(refusal)
-        headers.extend((name.lower().encode(), value.encode()) for name, value in fault.headers.items())
-        return status, payload if fault.body is None else _encode(fault.body), headers
+        _, payload, headers = self._refusal(refusal(status, str(uuid4())))
+        own = {name.lower().encode(): value.encode() for name, value in fault.headers.items()}
+        headers = [pair for pair in headers if pair[0] not in own] + list(own.items())
+        if isinstance(fault.body, str):
+            payload = fault.body.encode()
+        elif fault.body is not None:
+            payload = _encode(fault.body)
+        return status, payload, headers
 
     async def _apply_late(self, after_s: float, call: Call, handler: Handler | None) -> None:
         await asyncio.sleep(after_s)
@@ -214,8 +216,10 @@ class Simulator:
             headers.append((b"content-type", b"application/json;charset=utf-8"))
         return headers
 
-    def _refusal(self, error: ApiError, more: Headers | None = None) -> tuple[int, bytes, Headers]:
+    def _refusal(self, error: ApiError, more: Headers | None = None) -> Sendable:
         headers = [*self._common(), *(more or [])]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
         correlation_id = next(
             value.decode() for name, value in headers if name == b"x-hubspot-correlation-id"
         )
@@ -276,10 +280,16 @@ async def _body(receive: Receive) -> bytes:
     return b"".join(chunks)
 
 
-async def _send(send: Send, status: int, payload: bytes, headers: Headers) -> None:
+async def _send(
+    send: Send, status: int, payload: bytes, headers: Headers, *, cut_after: int | None = None
+) -> None:
+    """Send an answer; with `cut_after` only so many bytes of the body it promises."""
     length = [] if status == 204 else [(b"content-length", str(len(payload)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-    await send({"type": "http.response.body", "body": payload})
+    if cut_after is None:
+        await send({"type": "http.response.body", "body": payload})
+    else:
+        await send({"type": "http.response.body", "body": payload[:cut_after], "more_body": True})
 
 
 async def _cut(receive: Receive) -> None:

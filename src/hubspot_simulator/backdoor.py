@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from hubspot_simulator.access import known_scopes
 from hubspot_simulator.calls import Answer
 from hubspot_simulator.errors import ApiError, invalid, not_found
 from hubspot_simulator.faults import Fault
 from hubspot_simulator.links import linked
 from hubspot_simulator.merging import erase, merge
 from hubspot_simulator.populate import populate_contacts, populate_mock_exams
+from hubspot_simulator.populate_bookings import populate_bookings
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore, Source
+from hubspot_simulator.rules import Rule
 from hubspot_simulator.settings import PRESETS
 from hubspot_simulator.values import Raw, as_text, iso, whole_id
 from hubspot_simulator.webhooks import Subscription
@@ -22,13 +25,19 @@ if TYPE_CHECKING:
     from hubspot_simulator.app import Simulator
 
 Model = TypeVar("Model")
+# Fields of the settings that do something once instead of being kept.
+_ACTIONS = {"advance_s", "migrating_s", "used_today"}
 
 
 class Fill(msgspec.Struct, forbid_unknown_fields=True):
-    """How much to fill in; `same_time` gives all contacts one time of modification."""
+    """How much to fill in; `same_time` gives all contacts one time of modification.
+
+    Bookings need contacts and mock exams, of this call or of an earlier one.
+    """
 
     contacts: int = 0
     mock_exams: int = 0
+    bookings: int = 0
     seed: int = 1
     same_time: bool = False
 
@@ -51,7 +60,11 @@ class Edit(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Changes(msgspec.Struct, forbid_unknown_fields=True):
-    """Settings that may change while the portal runs; `advance_s` moves its clock on."""
+    """Settings that may change while the portal runs.
+
+    `advance_s` moves its clock on, `migrating_s` is how long the account moves from now on, `used_today` how
+    many calls of the day are gone.
+    """
 
     limits: str | msgspec.UnsetType = msgspec.UNSET
     limit_calls: int | msgspec.UnsetType | None = msgspec.UNSET
@@ -67,6 +80,11 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
     merge_fills: bool | msgspec.UnsetType = msgspec.UNSET
     portal_id: int | msgspec.UnsetType = msgspec.UNSET
     token: str | msgspec.UnsetType | None = msgspec.UNSET
+    revoked: bool | msgspec.UnsetType = msgspec.UNSET
+    locked: bool | msgspec.UnsetType = msgspec.UNSET
+    missing_scopes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    migrating_s: float | msgspec.UnsetType = msgspec.UNSET
+    used_today: int | msgspec.UnsetType = msgspec.UNSET
     advance_s: float | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -82,13 +100,6 @@ def answer(simulator: "Simulator", method: str, path: tuple[str, ...], body: byt
     match (method, *path):
         case ("GET", "records", kind, text):
             return _record(simulator.portal, kind, text)
-        case ("GET", "settings"):
-            return _settings(simulator.portal)
-        case ("GET", "faults"):
-            return Answer(200, {"waiting": simulator.faults.waiting()})
-        case ("DELETE", "faults"):
-            simulator.faults.clear()
-            return Answer(200, {"waiting": []})
         case (_, name) if (method, name) in _ADDRESSES:
             return _ADDRESSES[method, name](simulator, body)
         case _:
@@ -109,14 +120,16 @@ def _reset(simulator: "Simulator", body: bytes) -> Answer:  # noqa: ARG001 - one
 
 def _populate(simulator: "Simulator", body: bytes) -> Answer:
     wanted, portal = _json(body, Fill), simulator.portal
-    if wanted.contacts and portal.store("contacts").ids:
-        raise ApiError(409, "There are contacts already; reset first.", category="CONFLICT")
-    if wanted.mock_exams and portal.store("mock_exams").ids:
-        raise ApiError(409, "There are mock exams already; reset first.", category="CONFLICT")
+    for name in ("contacts", "mock_exams", "bookings"):
+        if getattr(wanted, name) and portal.store(name).ids:
+            raise ApiError(
+                409, f"There are {name.replace('_', ' ')} already; reset first.", category="CONFLICT"
+            )
     portal.version += 1
     contacts = populate_contacts(portal, wanted.contacts, seed=wanted.seed, same_time=wanted.same_time)
     exams = populate_mock_exams(portal, wanted.mock_exams, seed=wanted.seed)
-    return Answer(200, {"contacts": contacts, "mock_exams": exams})
+    bookings = populate_bookings(portal, wanted.bookings, seed=wanted.seed)
+    return Answer(200, {"contacts": contacts, "mock_exams": exams, "bookings": bookings})
 
 
 def _edit(simulator: "Simulator", body: bytes) -> Answer:
@@ -151,35 +164,74 @@ def _edit(simulator: "Simulator", body: bytes) -> Answer:
     return Answer(200, _shown(portal, store, record))
 
 
+def _faults(simulator: "Simulator", body: bytes) -> Answer:  # noqa: ARG001 - one shape for all addresses.
+    return Answer(200, {"waiting": simulator.faults.waiting()})
+
+
 def _fault(simulator: "Simulator", body: bytes) -> Answer:
     fault = _json(body, Fault)
     try:
         simulator.faults.add(fault)
     except re.error as error:
         raise invalid(f"path is no regular expression: {error}") from None
-    return Answer(200, {"waiting": simulator.faults.waiting()})
+    return _faults(simulator, body)
+
+
+def _no_faults(simulator: "Simulator", body: bytes) -> Answer:
+    simulator.faults.clear()
+    return _faults(simulator, body)
+
+
+def _rules(simulator: "Simulator", body: bytes) -> Answer:  # noqa: ARG001 - one shape for all addresses.
+    return Answer(200, {"rules": simulator.portal.rules.every()})
+
+
+def _no_rules(simulator: "Simulator", body: bytes) -> Answer:
+    simulator.portal.rules.clear()
+    return _rules(simulator, body)
+
+
+def _rule(simulator: "Simulator", body: bytes) -> Answer:
+    rule, portal = _json(body, Rule), simulator.portal
+    kind = portal.store(rule.object_type).kind
+    if rule.property not in kind.properties:
+        raise invalid(f"{kind.name} has no property {rule.property}")
+    try:
+        portal.rules.add(kind.type_id, rule)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    return _rules(simulator, body)
 
 
 def _change(simulator: "Simulator", body: bytes) -> Answer:
     wanted, portal = _json(body, Changes), simulator.portal
     if wanted.limits is not msgspec.UNSET and wanted.limits not in PRESETS:
         raise invalid(f"limits is one of {', '.join(PRESETS)}")
+    if wanted.missing_scopes is not msgspec.UNSET and set(wanted.missing_scopes) - known_scopes():
+        raise invalid(f"missing_scopes are some of {', '.join(sorted(known_scopes()))}")
     changes = {
         name: value
         for name in wanted.__struct_fields__
-        if name != "advance_s" and (value := getattr(wanted, name)) is not msgspec.UNSET
+        if name not in _ACTIONS and (value := getattr(wanted, name)) is not msgspec.UNSET
     }
     if wanted.advance_s is not msgspec.UNSET:
         if wanted.advance_s < 0:
             raise invalid("The clock only moves on")
         changes["clock_offset_s"] = portal.settings.clock_offset_s + wanted.advance_s
+    if wanted.migrating_s is not msgspec.UNSET:
+        changes["migrating_until_s"] = portal.now_s() + wanted.migrating_s
+    if wanted.used_today is not msgspec.UNSET:
+        portal.limiter.spend(wanted.used_today, at_s=portal.now_s())
     portal.configure(**changes)
-    return _settings(portal)
+    return _settings(simulator, body)
 
 
-def _settings(portal: Portal) -> Answer:
+def _settings(simulator: "Simulator", body: bytes) -> Answer:  # noqa: ARG001 - one shape for all addresses.
+    portal = simulator.portal
     shown = msgspec.to_builtins(portal.settings, enc_hook=str)
     shown["now"] = iso(portal.now_ms())
+    shown["used_today"] = portal.limiter.used_today
+    shown["midnight_in_s"] = portal.limiter.midnight_in_s(portal.now_s())
     return Answer(200, shown)
 
 
@@ -246,8 +298,14 @@ _ADDRESSES: dict[tuple[str, str], Callable[["Simulator", bytes], Answer]] = {
     ("GET", "stats"): _stats,
     ("POST", "reset"): _reset,
     ("POST", "populate"): _populate,
+    ("GET", "faults"): _faults,
+    ("DELETE", "faults"): _no_faults,
+    ("GET", "rules"): _rules,
+    ("DELETE", "rules"): _no_rules,
+    ("GET", "settings"): _settings,
     ("POST", "edits"): _edit,
     ("POST", "faults"): _fault,
+    ("POST", "rules"): _rule,
     ("POST", "settings"): _change,
     ("POST", "webhooks"): _webhooks,
 }

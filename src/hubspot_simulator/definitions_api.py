@@ -234,6 +234,23 @@ def properties_batch_read(portal: Portal, call: Call) -> Answer:
     return batch_answer(call, found, errors)
 
 
+def rules_list(portal: Portal, call: Call) -> Answer:
+    """The validation rules of a type, by property."""
+    rules = portal.rules.of_type(portal.store(call.parts[1]).kind.type_id)
+    shown = [
+        {"propertyName": name, "propertyValidationRules": [one.answer() for one in found]}
+        for name, found in rules.items()
+    ]
+    return Answer(200, {"results": shown})
+
+
+def rules_of_property(portal: Portal, call: Call) -> Answer:
+    """The validation rules of one property."""
+    store = portal.store(call.parts[1])
+    prop = _property(store, call.parts[2])
+    return Answer(200, {"results": [one.answer() for one in portal.rules.of(store.kind.type_id, prop.name)]})
+
+
 # -- schemas ---------------------------------------------------------------------------------------
 
 

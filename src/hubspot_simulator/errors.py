@@ -14,6 +14,7 @@ class ApiError(Exception):
         self.message = message
         self.category = category
         self.fields = fields
+        self.retry_after_s: int | None = None
 
     def body(self, correlation_id: str) -> dict[str, Any]:
         """The JSON body; `correlation_id` is new for each call."""
@@ -92,6 +93,38 @@ def unauthorised() -> ApiError:
         "more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview",
         category="INVALID_AUTHENTICATION",
     )
+
+
+def missing_scopes(scopes: list[str]) -> ApiError:
+    """403 for a token that lacks a scope."""
+    needed = {
+        "message": "One or more of the following scopes are required.",
+        "context": {"requiredGranularScopes": scopes},
+    }
+    return ApiError(
+        403,
+        "This app hasn't been granted all required scopes to make this call. Read more about required scopes "
+        "here: https://developers.hubspot.com/scopes.",
+        category="MISSING_SCOPES",
+        errors=[needed],
+        links={"scopes": "https://developers.hubspot.com/scopes"},
+    )
+
+
+def locked() -> ApiError:
+    """423; HubSpot asks to wait two seconds."""
+    return ApiError(423, "The resource is locked by another operation.", category="RESOURCE_LOCKED")
+
+
+def migrating(left_s: int) -> ApiError:
+    """477 while the account moves to another place, with `Retry-After`."""
+    error = ApiError(
+        477,
+        "This HubSpot account is currently being migrated between data hosting locations.",
+        category="MIGRATION_IN_PROGRESS",
+    )
+    error.retry_after_s = left_s
+    return error
 
 
 def rate_limited(policy: str, request_id: str) -> ApiError:

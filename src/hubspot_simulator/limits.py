@@ -1,7 +1,8 @@
 """HubSpot's limits: exact rolling windows per app, a second for search, the account's day."""
 
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
+from math import ceil
 from zoneinfo import ZoneInfo
 
 from hubspot_simulator.settings import Limits
@@ -71,6 +72,17 @@ class Limiter:
             ("x-hubspot-ratelimit-remaining", left),
         )
         return [(name.encode(), str(value).encode()) for name, value in pairs]
+
+    def spend(self, calls: int, *, at_s: float) -> None:
+        """Say how many calls the account has made today."""
+        self._turn_day(at_s)
+        self.used_today = calls
+
+    def midnight_in_s(self, at_s: float) -> int:
+        """How long until the day's count starts over, in whole seconds, rounded up."""
+        now = datetime.fromtimestamp(at_s, UTC).astimezone(self._zone)
+        midnight = datetime.combine(now.date() + timedelta(days=1), time(), self._zone)
+        return ceil(midnight.timestamp() - at_s)
 
     def peaks(self) -> dict[str, int]:
         """The fullest windows seen, over all apps and for search."""

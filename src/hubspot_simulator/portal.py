@@ -11,6 +11,7 @@ from hubspot_simulator.errors import ApiError, bad_values, contact_exists, taken
 from hubspot_simulator.limits import Limiter
 from hubspot_simulator.portal_defaults import link_types, object_types
 from hubspot_simulator.records import Entry, Record, RecordStore, Source, TakenError
+from hubspot_simulator.rules import Rules
 from hubspot_simulator.settings import Settings
 from hubspot_simulator.stats import Stats
 from hubspot_simulator.values import BadValueError, Raw, as_text, checked, checked_email, iso
@@ -55,6 +56,7 @@ class Portal:
         self.stores: dict[str, RecordStore] = {}
         self.link_types = {one.type_id: one for one in link_types()}
         self.blocked_emails: set[str] = set()
+        self.rules = Rules()
         self.limiter = Limiter(self.settings.time_zone)
         self.stats = Stats()
         self.listener: Callable[[Event], None] | None = None
@@ -168,12 +170,15 @@ class Portal:
             raise bad_values(self.settings.portal_id, faults)
         return good
 
-    @staticmethod
-    def _checked_one(store: RecordStore, record: Record | None, prop: Property, text: str) -> str:
+    def _checked_one(self, store: RecordStore, record: Record | None, prop: Property, text: str) -> str:
         if prop.name == "email" and not store.kind.custom:
-            return checked_email(text)
-        old = store.value(record, prop.name) if record is not None else None
-        return checked(text, kind=prop.type, field=prop.field, options=prop.options, old=old)
+            good = checked_email(text)
+        else:
+            old = store.value(record, prop.name) if record is not None else None
+            good = checked(text, kind=prop.type, field=prop.field, options=prop.options, old=old)
+        for rule in self.rules.of(store.kind.type_id, prop.name):
+            rule.demand(good)
+        return good
 
     def _refuse_blocked(self, store: RecordStore, name: str, text: str) -> None:
         if name == "email" and self.blocked_emails and text in self.blocked_emails and not store.kind.custom:

@@ -20,6 +20,7 @@ _PREFIXES = (
     ("properties", re.compile(rf"/crm/(?:v3/properties|properties/{_DATED})(/.+)")),
     ("associations", re.compile(rf"/crm/(?:v4/associations|associations/{_DATED})(/.+)")),
     ("schemas", re.compile(rf"/(?:crm-object-schemas/(?:v3|{_DATED})|crm/v3)/schemas(/.+)?")),
+    ("rules", re.compile(rf"/crm/(?:v3/property-validations|property-validations/{_DATED})(/.+)")),
     ("account", re.compile(rf"/account-info/(?:v3|{_DATED})(/.+)")),
 )
 _SINGLES: dict[tuple[str, int], tuple[str, Handler]] = {
@@ -58,6 +59,7 @@ _SCHEMAS: dict[tuple[str, ...], Handler] = {
     ("POST",): defs.schema_create,
     ("GET", "*"): defs.schema_read,
 }
+_RULES: dict[tuple[str, ...], Handler] = {("GET",): defs.rules_list, ("GET", "*"): defs.rules_of_property}
 _ACCOUNT: dict[tuple[str, ...], Handler] = {
     ("GET", "details"): defs.account_details,
     ("GET", "api-usage", "daily", "private-apps"): defs.account_usage,
@@ -67,6 +69,7 @@ _TABLES: dict[str, tuple[int, dict[tuple[str, ...], Handler]]] = {
     "properties": (2, _PROPERTIES),
     "associations": (3, _ASSOCIATIONS),
     "schemas": (1, _SCHEMAS),
+    "rules": (2, _RULES),
     "account": (1, _ACCOUNT),
 }
 _ACTIONS: dict[str, tuple[str, Handler]] = {
@@ -99,7 +102,7 @@ def route(method: str, parts: tuple[str, ...]) -> tuple[str, Handler] | None:
         return _objects(method, parts)
     skip, table = _TABLES[family]
     found = _named(method, parts[skip:], table) if len(parts) >= skip else None
-    return None if found is None else (family, found)
+    return None if found is None else ("properties" if family == "rules" else family, found)
 
 
 def _objects(method: str, parts: tuple[str, ...]) -> tuple[str, Handler] | None:

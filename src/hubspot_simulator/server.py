@@ -22,9 +22,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen(512)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise PortTakenError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from None
+        reason = getattr(error, "strerror", None) or str(error).removeprefix("bind(): ").rstrip(".")
+        raise PortTakenError(f"Cannot listen on {host}:{port}: {reason}.") from None
     return listener
 
 

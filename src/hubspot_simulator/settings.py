@@ -31,6 +31,8 @@ class Settings:
     `limit_calls`, `limit_window_s`, `limit_daily` and `limit_search_per_s` override the preset named by
     `limits`. `cleared_reads_null` picks how a cleared value reads (null, else an empty string): HubSpot
     documents neither. `merge_fills` lets a merged record take values the primary never had from the other.
+    `revoked` answers 401, `locked` 423 to writes, `missing_scopes` 403 to calls that need them, and until
+    `migrating_until_s` on the portal's clock everything is answered with 477.
     """
 
     limits: str = "professional"
@@ -44,6 +46,10 @@ class Settings:
     history_limit: int = 20
     same_value_entry: bool = False
     merge_fills: bool = True
+    revoked: bool = False
+    locked: bool = False
+    missing_scopes: tuple[str, ...] = ()
+    migrating_until_s: float = 0.0
     cleared_reads_null: bool = True
     clock_offset_s: float = 0.0
     portal_id: int = 8_123_456
@@ -52,6 +58,7 @@ class Settings:
     state: Path | None = None
     contacts: int = 0
     mock_exams: int = 0
+    bookings: int = 0
     seed: int = 1
 
     def resolved_limits(self) -> Limits:

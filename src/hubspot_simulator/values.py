@@ -7,8 +7,11 @@ from functools import lru_cache
 DAY_MS = 86_400_000
 STRING_MAX = 65_536
 ID_DIGITS_MAX = 18
+# A little less than the years a date can have, both ways from 1970.
+INSTANT_MAX_MS = 60_000_000_000_000
 _EPOCH = date(1970, 1, 1)
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)")
+_WHOLE = re.compile(r"-?[0-9]{1,17}")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,]+\.[^@\s.;,]+")
 
@@ -31,15 +34,19 @@ def iso(at_ms: int) -> str:
 
 def instant_ms(text: str) -> int | None:
     """Milliseconds for epoch milliseconds, a date (midnight UTC) or an ISO instant; None for other text."""
-    if text.lstrip("-").isdigit():
-        return int(text)
+    if _WHOLE.fullmatch(text):
+        return _bounded(int(text))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+    return _bounded(round(moment.timestamp() * 1000))
+
+
+def _bounded(at_ms: int) -> int | None:
+    return at_ms if abs(at_ms) <= INSTANT_MAX_MS else None
 
 
 def whole_id(text: str) -> int | None:
@@ -83,19 +90,29 @@ def _checked_date(text: str) -> str:
             return date.fromisoformat(text).isoformat()
         except ValueError:
             raise BadValueError("INVALID_DATE", f"{text} was not a valid date.") from None
-    if text.lstrip("-").isdigit():
-        if int(text) % DAY_MS:
-            raise BadValueError("INVALID_DATE", f"{text} is at {iso(int(text))}, not midnight!")
-        return _day_text(int(text) // DAY_MS)
+    at_ms = instant_ms(text) if _WHOLE.fullmatch(text) else None
+    if at_ms is not None:
+        if at_ms % DAY_MS:
+            raise BadValueError("INVALID_DATE", f"{text} is at {iso(at_ms)}, not midnight!")
+        return _day_text(at_ms // DAY_MS)
     raise BadValueError("INVALID_DATE", f"{text} was not a valid date.")
 
 
-def _checked_option(text: str, options: tuple[str, ...], *, several: bool, old: str | None) -> str:
+def _checked_instant(text: str) -> str:
+    at_ms = instant_ms(text)
+    if at_ms is None:
+        raise BadValueError("INVALID_LONG", f"{text} was not a valid long.")
+    return iso(at_ms)
+
+
+def _checked_option(
+    text: str, options: tuple[str, ...], *, several: bool, old: str | None, code: str = "INVALID_OPTION"
+) -> str:
     chosen = [part for part in text.split(";") if part] if several else [text]
     for one in chosen:
         if one not in options:
             known = ", ".join(options)
-            raise BadValueError("INVALID_OPTION", f"{one} was not one of the allowed options: [{known}]")
+            raise BadValueError(code, f"{one} was not one of the allowed options: [{known}]")
     if several and text.startswith(";"):
         chosen = [*(old.split(";") if old else []), *chosen]
     return ";".join(dict.fromkeys(chosen)) if several else text
@@ -103,25 +120,22 @@ def _checked_option(text: str, options: tuple[str, ...], *, several: bool, old: 
 
 def checked(text: str, *, kind: str, field: str, options: tuple[str, ...], old: str | None) -> str:
     """The value as it is stored for a property of this type; BadValueError when it cannot be."""
-    if kind == "number":
-        if number(text) is None:
-            raise BadValueError("INVALID_DOUBLE", f"{text} was not a valid number.")
-    elif kind == "date":
+    if kind != "string" and text != text.strip():
+        sentence = f'"{text}" includes leading or trailing whitespace.'
+        raise BadValueError("LEADING_TRAILING_WHITESPACE", sentence)
+    if kind == "number" and number(text) is None:
+        raise BadValueError("INVALID_DOUBLE", f"{text} was not a valid number.")
+    if kind == "date":
         return _checked_date(text)
-    elif kind == "datetime":
-        at_ms = instant_ms(text)
-        if at_ms is None:
-            raise BadValueError("INVALID_LONG", f"{text} was not a valid long.")
-        return iso(at_ms)
-    elif kind == "bool":
-        if text.lower() not in {"true", "false"}:
-            raise BadValueError(
-                "INVALID_BOOLEAN", f"{text} was not one of the allowed options: [true, false]"
-            )
-        return text.lower()
-    elif kind == "enumeration":
+    if kind == "datetime":
+        return _checked_instant(text)
+    if kind == "bool":
+        return _checked_option(
+            text.lower(), ("true", "false"), several=False, old=old, code="INVALID_BOOLEAN"
+        )
+    if kind == "enumeration":
         return _checked_option(text, options, several=field == "checkbox", old=old)
-    elif len(text) > STRING_MAX:
+    if len(text) > STRING_MAX:
         raise BadValueError("INVALID_STRING", f"The value is longer than {STRING_MAX} characters.")
     return text
 

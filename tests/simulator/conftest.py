@@ -23,9 +23,9 @@ class Running:
     http: httpx.Client
     app: Simulator
 
-    def door(self, method: str, path: str, **fields: object) -> httpx.Response:
+    def door(self, verb: str, address: str, /, **fields: object) -> httpx.Response:
         """A call at the back door."""
-        answer = self.http.request(method, f"/_simulator/{path}", json=fields or None)
+        answer = self.http.request(verb, f"/_simulator/{address}", json=fields or None)
         assert answer.status_code < 300, answer.text
         return answer
 
@@ -71,6 +71,13 @@ def serve() -> Iterator[Serve]:
     """Simulators of this test's own."""
     with served() as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def full_portal() -> Iterator[Running]:
+    """Contacts, sessions and bookings that no test of the module changes."""
+    with served() as start:
+        yield start(contacts=300, mock_exams=20, bookings=200)
 
 
 @pytest.fixture(scope="session")

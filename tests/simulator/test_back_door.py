@@ -108,6 +108,7 @@ def test_reset_starts_over_and_populate_fills_an_empty_portal(portal):
     assert portal.door("POST", "populate", contacts=10, mock_exams=2).json() == {
         "contacts": 10,
         "mock_exams": 2,
+        "bookings": 0,
     }
     assert _first(portal, 10) == before
 
@@ -271,6 +272,14 @@ def test_the_command_keeps_its_state_and_stops_at_once(tmp_path):
         process.terminate()
         process.wait(10)
         process.stdout.close()
+
+
+def test_a_port_there_is_not_is_one_clear_line():
+    """65536 and beyond are no ports; no traceback says so."""
+    command = [sys.executable, "-m", "hubspot_simulator", "--port", "99999"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Cannot listen on 127.0.0.1:99999: port must be 0-65535.\n"
 
 
 def test_a_taken_port_is_one_clear_line():
