@@ -144,6 +144,7 @@ $$;
 create function tallybook.contact_is_dirty(p_contact_id uuid)
 returns boolean
 language sql stable
+cost 10000
 set search_path = ''
 as $$
     select tallybook.dirty_balances(p_contact_id) <> '{}' or tallybook.dirty_texts(p_contact_id) <> '{}'
@@ -541,7 +542,9 @@ begin
         where (b.crm_base is null or r ->> 'step' = 'exact')
             and coalesce(b.crm_base, 0) <> (r -> 'balances' ->> b.credit_type)::integer
             and not (r -> 'empty' ? b.credit_type)
-            and not tallybook.is_frozen('contact', c.id, b.credit_type)
+            and not exists (select from tallybook.sync_conflicts s
+                            where s.object_type = 'contact' and s.object_id = c.id and s.field = b.credit_type
+                                and s.freezes and s.resolved_at is null)
         order by c.id, b.credit_type
     loop
         perform tallybook.book_remote_edits(v_edit.id, v_edit.credit_type, jsonb_build_array(jsonb_build_object(
@@ -554,20 +557,22 @@ begin
     set crm_base = x.base, crm_unset = x.is_unset, crm_unreadable = x.is_odd
     from (
         select o.contact_id, o.credit_type,
-            case when s.is_odd then coalesce(o.crm_base, 0) else (r -> 'balances' ->> t.name)::integer end as base,
-            case when s.is_odd then coalesce(o.crm_unset, false) or o.crm_base is null
+            case when f.is_odd then coalesce(o.crm_base, 0) else (r -> 'balances' ->> t.name)::integer end as base,
+            case when f.is_odd then coalesce(o.crm_unset, false) or o.crm_base is null
                  else r -> 'empty' ? t.name end as is_unset,
-            s.is_odd
+            f.is_odd
         from jsonb_array_elements(p_answers) r
         join tallybook.credit_balances o on o.contact_id = (r ->> 'id')::uuid
         join tallybook.credit_types t on t.name = o.credit_type
         cross join lateral (select r -> 'unreadable' ? t.name
-            or (r -> 'empty' ? t.name and coalesce(o.crm_base, 0) <> 0) as is_odd) s
+            or (r -> 'empty' ? t.name and coalesce(o.crm_base, 0) <> 0) as is_odd) f
         where (o.crm_base is null or r ->> 'step' = 'exact')
             and (r -> 'balances' ? t.name or r -> 'unreadable' ? t.name)
             -- A text at the first meeting says nothing, and nothing is not zero; below zero there is only zero.
-            and (o.crm_base is not null or not s.is_odd or r -> 'negative' ? t.name)
-            and not tallybook.is_frozen('contact', o.contact_id, o.credit_type)
+            and (o.crm_base is not null or not f.is_odd or r -> 'negative' ? t.name)
+            and not exists (select from tallybook.sync_conflicts s
+                            where s.object_type = 'contact' and s.object_id = o.contact_id
+                                and s.field = o.credit_type and s.freezes and s.resolved_at is null)
     ) x
     where b.contact_id = x.contact_id and b.credit_type = x.credit_type
         and (b.crm_base, b.crm_unset, b.crm_unreadable) is distinct from (x.base, x.is_unset, x.is_odd);
@@ -679,6 +684,11 @@ returns table (hubspot_id text, contact_id uuid, outcome text)
 language plpgsql volatile
 set search_path = ''
 set lock_timeout = '10s'
+-- A hundred rows found by their keys, however large the tables are: a plan made while they were small must not scan them
+-- when an import has filled them.
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
