@@ -35,6 +35,9 @@ BOOKING_PROPERTIES = (
 )
 """What to ask HubSpot for when reading bookings."""
 
+JOINED_BY_TEXT = ("associated_contact_id", "associated_mock_exam")
+"""Where the old system wrote what a booking joins; counts where the associations do not tell."""
+
 _MIRRORED = (
     "booking_id",
     "is_active",
@@ -102,12 +105,15 @@ class RemoteBooking:
             "created_at": self.created_at.isoformat() if self.created_at else None,
             "archived": self.archived,
             "texts": self.texts,
-            "status": self.status,
+            # Whoever is marked as having come or not has been there in time.
+            "status": BookingStatus.COMPLETED
+            if self.status is BookingStatus.ACTIVE and self.attendance
+            else self.status,
             # Without a type it cost nothing, whatever is written there: our tables know no such token.
             "token_used": self.token_used if self.credit_type else ADMIN_OVERRIDE,
             "credit_type": self.credit_type,
             "cancelled_at": cancelled_at.isoformat(),
-            "attendance": self.attendance if self.status is BookingStatus.COMPLETED else None,
+            "attendance": self.attendance if self.status.is_live else None,
             "attending_location": self.attending_location,
             "dominant_hand": self.dominant_hand,
             "contact_hubspot_id": self.contact_hubspot_id,
@@ -129,7 +135,9 @@ def parse_booking(record: Record, catalog: Catalog) -> RemoteBooking:
     refunded_at = instant(properties.get("token_refunded_at"))
     readable = {
         "is_active": _STATUSES.get((properties.get("is_active") or "").lower()),
-        "token_used": (token_used if credit_type else ADMIN_OVERRIDE) if properties.get("token_used") else None,
+        "token_used": (token_used if credit_type else ADMIN_OVERRIDE)
+        if properties.get("token_used")
+        else None,
         "attendance": attendance,
         "dominant_hand": None if hand is None else str(hand).lower(),
         "attending_location": location,
@@ -138,7 +146,9 @@ def parse_booking(record: Record, catalog: Catalog) -> RemoteBooking:
     if "token_refunded" in properties:
         # Not refunded is written in three ways; ours is nothing.
         refunded = truth(properties["token_refunded"])
-        properties["token_refunded"] = "true" if refunded else None if refunded is False else properties["token_refunded"]
+        properties["token_refunded"] = (
+            "true" if refunded else None if refunded is False else properties["token_refunded"]
+        )
     return RemoteBooking(
         hubspot_id=record.id,
         booking_id=properties.get("booking_id"),

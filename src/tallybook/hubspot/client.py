@@ -283,6 +283,14 @@ class HubSpotClient(WriteCalls):
             body={"description": description},
         )
 
+    async def read_batch(
+        self, path: str, answer: type[T], *, operation: str, kind: CallKind, deadline_s: float, body: Any
+    ) -> T:
+        """The answer of a batch address that only reads, and may so be called again."""
+        return await self._read(
+            "POST", path, answer, operation=operation, kind=kind, deadline_s=deadline_s, body=body
+        )
+
     async def _read(
         self,
         method: str,

@@ -48,7 +48,7 @@ class _NextPage(msgspec.Struct, frozen=True):
     after: str
 
 
-class _Paging(msgspec.Struct, frozen=True):
+class Paging(msgspec.Struct, frozen=True):
     next: _NextPage | None = None
 
 
@@ -56,7 +56,7 @@ class RecordPage(msgspec.Struct, frozen=True):
     """A page of records, in the order HubSpot gave them; of a search also how many match in all."""
 
     results: tuple[Record, ...] = ()
-    paging: _Paging | None = None
+    paging: Paging | None = None
     total: int | None = None
 
     @property

@@ -1,0 +1,98 @@
+"""The way through all records of a type: page by page, in constant memory, going on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import msgspec
+
+from tallybook.domain.mirror import MirroredType
+from tallybook.hubspot.budget import CallKind
+from tallybook.hubspot.records import Record
+from tallybook.hubspot.walk import RangeLeft, walk
+from tallybook.postgres.pool import Database
+from tallybook.usecases.mirror import Mirror
+
+# Plans made for empty tables get slower with every page; autovacuum would notice minutes later.
+_STATISTICS_AFTER_PAGES = frozenset((10, 100, 1_000))
+
+
+@dataclass(slots=True, kw_only=True)
+class Imported:
+    """What an import of one type has done so far: `read` records of `total` (None: unknown).
+
+    `complete` is false when it stopped at a limit; the next import goes on from there, `resumed`.
+    """
+
+    read: int = 0
+    total: int | None = None
+    not_stored: int = 0
+    resumed: bool = False
+    complete: bool = False
+    duration_s: float = 0.0
+
+
+async def import_records(
+    mirror: Mirror,
+    of: MirroredType,
+    result: Imported,
+    take: Callable[[Sequence[Record]], Awaitable[None]],
+    *,
+    properties: Sequence[str],
+    associations: Sequence[str] = (),
+    limit: int | None = None,
+    dry_run: bool = False,
+    max_s: float | None = None,
+    on_progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Gives every record of the type to `take`, a page at a time, and counts into `result`.
+
+    Stops after `limit` records or `max_s` seconds; what is left is remembered, unless limited or in a dry
+    run.
+    Raises CrmBusy, CrmUnavailable, SetupError, DatabaseUnavailable; what was taken until then stays.
+    """
+    started = time.monotonic()
+    remembers = not dry_run and limit is None
+    left = await _left_of_last_time(mirror.db, of) if remembers else None
+    result.resumed = left is not None
+    pages = walk(
+        mirror.client,
+        mirror.crm_type(of),
+        properties=properties,
+        associations=associations,
+        kind=CallKind.IMPORT,
+        left=left,
+    )
+    page_number = 0
+    async with aclosing(pages):
+        async for page in pages:
+            page_number += 1
+            records = page.records if limit is None else page.records[: limit - result.read]
+            await take(records)
+            if not dry_run and page_number in _STATISTICS_AFTER_PAGES:
+                await mirror.db.fetch_all("refresh_statistics")
+            result.read += len(records)
+            result.total = page.total
+            result.duration_s = time.monotonic() - started
+            if remembers:
+                await _remember(mirror.db, of, page.left)
+            on_progress()
+            if limit is not None and result.read >= limit:
+                return
+            if max_s is not None and result.duration_s >= max_s and page.left:
+                return
+    result.complete = True
+    result.duration_s = time.monotonic() - started
+
+
+async def _left_of_last_time(db: Database, of: MirroredType) -> tuple[RangeLeft, ...] | None:
+    row = await db.fetch_one("load_sync_state", {"name": f"import:{of}"})
+    return (msgspec.json.decode(row[0], type=tuple[RangeLeft, ...]) or None) if row else None
+
+
+async def _remember(db: Database, of: MirroredType, left: tuple[RangeLeft, ...]) -> None:
+    value = msgspec.json.encode(left).decode()
+    await db.fetch_all("save_sync_state", {"name": f"import:{of}", "value": value})
