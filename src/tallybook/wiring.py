@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, BinaryIO
+from uuid import UUID
 
 import structlog
 
@@ -44,6 +45,8 @@ from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.record_crm_calls import record_crm_calls
+from tallybook.usecases.refresh_contact import refresh_contact
+from tallybook.usecases.sign_in_staff import admit_staff
 from tallybook.usecases.verify_staff import verify_staff
 from tallybook.usecases.watch_mirror import AlertLimits
 
@@ -303,6 +306,8 @@ def create_application(parts: Parts) -> ASGIApp:
             find_key=partial(find_key, parts.db),
             mailer=mailer(settings),
             verify_staff=partial(verify_staff, parts.db),
+            admit_staff=partial(admit_staff, parts.db),
+            refresh_contact=partial(_refresh_contact, parts),
             readiness=partial(_readiness, parts),
             cron_jobs=cron_jobs(parts),
             pool_figures=partial(_pool_figures, parts.db),
@@ -408,6 +413,10 @@ def _api_config(settings: Settings) -> ApiConfig:
             settings.hubspot_bookings_object: MirroredType.BOOKING,
         },
     )
+
+
+async def _refresh_contact(parts: Parts, contact: str) -> UUID:
+    return await refresh_contact(parts.mirror, contact=contact)
 
 
 async def _readiness(parts: Parts) -> Readiness:

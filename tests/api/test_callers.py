@@ -286,7 +286,7 @@ async def test_docs_are_for_staff_unless_public(serve, route):
     async def verify(email, password, address):
         return (email, password, address) == ("ada@example.org", "pass:word", "127.0.0.1")
 
-    served = await serve([route(access=Access.STAFF)], verify_staff=verify)
+    served = await serve([route(access=Access.DOCS)], verify_staff=verify)
     closed = await served.http.post("/thing")
     assert closed.status_code == 401
     assert closed.headers["www-authenticate"].startswith("Basic")
@@ -297,9 +297,9 @@ async def test_docs_are_for_staff_unless_public(serve, route):
             await served.http.post("/thing", headers={"authorization": f"Basic {basic}"})
         ).status_code == 401
     assert (await served.http.post("/thing", headers={"authorization": "Basic !!"})).status_code == 401
-    nobody = await serve([route(access=Access.STAFF)])
+    nobody = await serve([route(access=Access.DOCS)])
     assert (await nobody.http.post("/thing", auth=("ada@example.org", "pass:word"))).status_code == 401
-    public = await serve([route(access=Access.STAFF)], public_docs=True)
+    public = await serve([route(access=Access.DOCS)], public_docs=True)
     assert (await public.http.post("/thing")).status_code == 200
 
 

@@ -13,6 +13,7 @@ from tallybook.api.routes import ROUTES
 WHO_MAY = {
     Access.PUBLIC: """
         POST /api/user/login
+        POST /api/admin/login
         GET /api/mock-exams/available
         GET /api/mock-exams/{mock_exam}/capacity
         GET /api/mock-discussions/available
@@ -57,6 +58,17 @@ WHO_MAY = {
     Access.STRIPE: "POST /api/webhooks/stripe",
     Access.METRICS: "GET /metrics",
     Access.STAFF: """
+        POST /api/admin/logout
+        GET /api/admin/sync/status
+        GET /api/admin/sync/conflicts
+        POST /api/admin/sync/conflicts/{conflict}/resolve
+        GET /api/admin/sync/dead-letters
+        POST /api/admin/sync/dead-letters/{type}/{letter}/retry
+        POST /api/admin/sync/dead-letters/{type}/{letter}/discard
+        POST /api/admin/sync/retry
+        POST /api/admin/sync/lanes/{lane}/resume
+        DELETE /api/admin/cache/contact/{student_id}""",
+    Access.DOCS: """
         GET /openapi.json
         GET /docs""",
 }

@@ -22,7 +22,8 @@ from support.factories import book, cancel, grant, make_contact, make_mock_exam
 from tallybook.api.routes import ROUTES
 from tallybook.api.secrets import STUDENT_TOKENS, derive_key
 from tallybook.api.tokens import StudentTokens
-from tallybook.usecases.create_staff import StaffRole, create_staff
+from tallybook.domain.staff import StaffRole
+from tallybook.usecases.create_staff import create_staff
 from tallybook.usecases.keys import revoke_key
 
 STAFF = ("staff@example.com", "a long password of the staff")
@@ -31,6 +32,7 @@ MONITORING = {"x-forwarded-for": "203.0.113.9"}
 # What is sent to each address, but for the student: {live} and {cancelled} are bookings of Ada's.
 PUBLIC = {
     "POST /api/user/login": {},
+    "POST /api/admin/login": {"json": {"email": STAFF[0], "password": STAFF[1]}},
     "GET /api/mock-exams/available": {"params": {"mock_type": "Mini-mock"}},
     "GET /api/mock-exams/{mock_exam}/capacity": {},
     "GET /api/mock-discussions/available": {},
@@ -80,8 +82,26 @@ CRON = {
 METRICS = {"GET /metrics": {}}
 # Signed over their body, and not there at all while no secret is set.
 WEBHOOKS = {"POST /api/webhooks/hubspot": {"json": []}, "POST /api/webhooks/stripe": {"json": {}}}
-STAFF_ONLY = {"GET /openapi.json": {}, "GET /docs": {}}
-TABLE = PUBLIC | STUDENT | APPLICATION | CRON | METRICS | WEBHOOKS | STAFF_ONLY
+DOCS = {"GET /openapi.json": {}, "GET /docs": {}}
+# The role each needs; by the table of roles, and not read from it.
+STAFF_ONLY = {
+    "GET /api/admin/sync/status": ("a viewer", {}),
+    "GET /api/admin/sync/conflicts": ("a viewer", {}),
+    "POST /api/admin/sync/conflicts/{conflict}/resolve": (
+        "a coordinator",
+        {"json": {"choice": "theirs", "reason": "seen"}},
+    ),
+    "GET /api/admin/sync/dead-letters": ("a viewer", {}),
+    "POST /api/admin/sync/dead-letters/{type}/{letter}/retry": ("a coordinator", {"json": {}}),
+    "POST /api/admin/sync/dead-letters/{type}/{letter}/discard": ("an admin", {"json": {"reason": "seen"}}),
+    "POST /api/admin/sync/retry": ("a coordinator", {"json": {}}),
+    "POST /api/admin/sync/lanes/{lane}/resume": ("an admin", {"json": {}}),
+    "DELETE /api/admin/cache/contact/{student_id}": ("a coordinator", {"json": {}}),
+    # Last: it ends the sessions.
+    "POST /api/admin/logout": ("a viewer", {"json": {}}),
+}
+TABLE = PUBLIC | STUDENT | APPLICATION | CRON | METRICS | WEBHOOKS | DOCS
+TABLE |= {name: request for name, (_, request) in STAFF_ONLY.items()}
 
 IN, UNSIGNED, FORBIDDEN = None, (401, "UNAUTHENTICATED"), (403, "FORBIDDEN")
 NOBODY = (
@@ -99,7 +119,15 @@ NOBODY = (
     "a wrong secret of the scheduler",
     "the student's token as Basic",
 )
-KNOWN = ("the student", "an application", "an application for metered actions", "the scheduler", "staff")
+ROLES = ("a viewer", "a coordinator", "an admin")
+KNOWN = (
+    "the student",
+    "an application",
+    "an application for metered actions",
+    "the scheduler",
+    "staff",
+    *ROLES,
+)
 MONITOR = "the monitoring"
 
 
@@ -114,6 +142,10 @@ def expected(caller, name):
         return (404, "NOT_FOUND")
     if name in APPLICATION:
         ours = {"an application for metered actions": IN, "an application": FORBIDDEN}
+        return ours.get(caller, UNSIGNED)
+    if name in STAFF_ONLY:
+        least = ROLES.index(STAFF_ONLY[name][0])
+        ours = {role: IN if rank >= least else FORBIDDEN for rank, role in enumerate(ROLES)}
         return ours.get(caller, UNSIGNED)
     door = "the scheduler" if name in CRON else MONITOR if name in METRICS else "staff"
     return IN if caller == door else UNSIGNED
@@ -130,6 +162,8 @@ class Cast:
     cancelled: str
     hold: str
     entry: int
+    conflict: int
+    letters: list[str]
     headers: dict[str, dict[str, str]]
 
 
@@ -152,6 +186,15 @@ def staff_token(contact):
     claims = {"sub": str(contact.id), "epoch": 1, "aud": "authenticated", "iss": "tallybook"}
     claims |= {"iat": now, "exp": now + 600}
     return jwt.encode(claims, derive_key(SECRET_KEY, purpose=STUDENT_TOKENS), algorithm="HS256")
+
+
+async def signed_in_staff(service, role):
+    """The headers of a new staff account of this role."""
+    email = f"{role.value}@example.com"
+    await create_staff(service.db, email=email, name=None, role=role, password=STAFF[1], actor="cli:test")
+    answer = await service.http.post("/api/admin/login", json={"email": email, "password": STAFF[1]})
+    assert data_of(answer)["role"] == role.value
+    return bearer(data_of(answer)["token"])
 
 
 async def bad_keys(service):
@@ -208,8 +251,26 @@ async def cast(service):
         "staff": basic(*STAFF),
         MONITOR: bearer(METRICS_TOKEN),
     }
+    for role, caller in zip((StaffRole.VIEWER, StaffRole.COORDINATOR, StaffRole.ADMIN), ROLES, strict=True):
+        headers[caller] = await signed_in_staff(service, role)
+    # The student whose record is read again has to be stored.
+    data_of(await service.check({"student_id": "1599000", "email": "student0@example.com"}))
+    ((conflict,),) = await service.run(
+        "insert into tallybook.sync_conflicts"
+        " (object_type, object_id, field, kind, resolved_at, resolved_by, resolution)"
+        " values ('contact', %s, 'email', 'both_changed', now(), 'cli:test', 'theirs') returning id",
+        ada.contact.id,
+    )
+    letters = await service.run(
+        "insert into tallybook.inbox (object_type, hubspot_id, subscription_type, dead_at)"
+        " values ('contact', '424242', 'reread', now()), ('contact', '434343', 'reread', now())"
+        " returning id::text"
+    )
     [entry] = data_of(charged, 201)["entry_ids"]
-    return Cast(ada, mallory, exam, live, cancelled, data_of(held, 201)["id"], entry, headers)
+    hold = data_of(held, 201)["id"]
+    return Cast(
+        ada, mallory, exam, live, cancelled, hold, entry, conflict, [each for (each,) in letters], headers
+    )
 
 
 def filled(value, cast):
@@ -234,6 +295,9 @@ async def send(http, cast, name, headers, pair=None):
     booking = cast.cancelled if request.pop("booking", None) else cast.live
     path = path.replace("{booking}", booking).replace("{mock_exam}", str(cast.exam.id))
     path = path.replace("{contact}", str(cast.ada.contact.id)).replace("{hold}", cast.hold)
+    path = path.replace("{conflict}", str(cast.conflict)).replace("{type}", "inbox")
+    letter = cast.letters[path.endswith("/discard")]
+    path = path.replace("{letter}", letter).replace("{lane}", "pull").replace("{student_id}", "1599000")
     if pair is not None:
         where = "params" if method == "GET" else "json"
         request[where] = request.get(where, {}) | pair
@@ -257,12 +321,12 @@ async def test_each_address_lets_in_whom_it_should_and_nobody_else(service, cast
         from_elsewhere = {"x-forwarded-for": f"203.0.113.{n}"}
         names_a_pair = name in STUDENT and caller != "the student"
         named = cast.mallory if name.endswith("/logout") else cast.ada
-        pair = named.pair if names_a_pair or name.endswith("/login") else None
+        pair = named.pair if names_a_pair or name == "POST /api/user/login" else None
         answer = await send(service.http, cast, name, headers | from_elsewhere, pair)
         wanted[caller] = expected(caller, name) or 200
         found[caller] = 200 if answer.is_success else (answer.status_code, code_of(answer))
         if answer.status_code == 401:
-            scheme = "Basic" if name in STAFF_ONLY else "Bearer"
+            scheme = "Basic" if name in DOCS else "Bearer"
             assert answer.headers["www-authenticate"].startswith(scheme)
     assert found == wanted
 

@@ -118,7 +118,9 @@ VIOLATIONS = {
     "mock_types_refund_rule_is_known": "update mock_types set refund_rule = 'sometimes'",
     "outbox_object_type_is_known": "update outbox set object_type = 'deal'",
     "packs_credits_are_positive": "update packs set credits = 0",
-    "payment_events_outcome_is_known": "insert into payment_events (id, kind, outcome) values ('e', 'x', 'y')",
+    "payment_events_outcome_is_known": (
+        "insert into payment_events (id, kind, outcome) values ('e', 'x', 'y')"
+    ),
     "payment_events_refused_says_why": (
         "insert into payment_events (id, kind, outcome) values ('e', 'x', 'refused')"
     ),

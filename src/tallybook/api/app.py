@@ -22,6 +22,7 @@ from tallybook.api.openapi import openapi_document
 from tallybook.api.route import Route, RouteTable
 from tallybook.api.routes import ROUTES
 from tallybook.api.services import Services
+from tallybook.api.staff_tokens import StaffTokens
 from tallybook.api.tokens import StudentTokens
 
 __all__ = ["ApiConfig", "AppDeps", "create_app"]
@@ -32,6 +33,7 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
     config = deps.config
     table = RouteTable(routes)
     tokens = StudentTokens(config.secret_key, previous=config.secret_key_previous, clock=deps.clock)
+    staff_tokens = StaffTokens(config.secret_key, previous=config.secret_key_previous, clock=deps.clock)
     keys = ApiKeys(
         config.secret_key, previous=config.secret_key_previous, find_key=deps.find_key, clock=deps.clock
     )
@@ -55,6 +57,7 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
     services = Services(
         deps=deps,
         tokens=tokens,
+        staff_tokens=staff_tokens,
         metrics=metrics,
         background=Background(),
         openapi=msgspec.json.encode(document),
@@ -63,7 +66,14 @@ def create_app(deps: AppDeps, *, routes: Iterable[Route] = ROUTES) -> ASGIApp:
     return Gate(
         services,
         routes=table,
-        doorkeeper=Doorkeeper(doors, tokens=tokens, keys=keys, verify_staff=deps.verify_staff),
+        doorkeeper=Doorkeeper(
+            doors,
+            tokens=tokens,
+            staff_tokens=staff_tokens,
+            keys=keys,
+            verify_staff=deps.verify_staff,
+            admit_staff=deps.admit_staff,
+        ),
         cors=Cors(config.cors_origins) if config.pair_mode and config.cors_origins else None,
         lifespan=_lifespan(services),
         observe=config.observe,

@@ -8,14 +8,17 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from uuid import UUID
 
 from starlette.types import Scope
 
 from tallybook.api.addresses import client_address, is_loopback
 from tallybook.api.keys import ApiKeys
+from tallybook.api.staff_tokens import StaffTokens
 from tallybook.api.tokens import StudentTokens
 from tallybook.domain.callers import Caller, CallerKind
 from tallybook.domain.errors import Forbidden, NotFound, Unauthenticated
+from tallybook.domain.staff import POLICY, Permission, StaffRole, may
 
 UNSIGNED_CALLS_PER_MIN = 600
 """Per address. A school behind one address has hundreds of students, so this bounds floods, not people."""
@@ -29,6 +32,10 @@ VerifyStaff = Callable[[str, str, str], Awaitable[bool]]
 """(e-mail, password, address) -> whether a local staff account says so; counts failures per address."""
 
 
+AdmitStaff = Callable[[UUID, int], Awaitable[StaffRole]]
+"""(account, session epoch) -> its role now. Raises Unauthenticated, RateLimited."""
+
+
 class Access(Enum):
     """Who may call a route."""
 
@@ -37,6 +44,7 @@ class Access(Enum):
     APPLICATION = "application"
     CRON = "cron"
     STAFF = "staff"
+    DOCS = "docs"
     METRICS = "metrics"
     HUBSPOT = "hubspot"
     """Whoever signs as HubSpot; the signature covers the body, so the handler checks it."""
@@ -61,11 +69,20 @@ class Doorkeeper:
     """Finds the caller of a request, or refuses it."""
 
     def __init__(
-        self, doors: Doors, *, tokens: StudentTokens, keys: ApiKeys, verify_staff: VerifyStaff | None
+        self,
+        doors: Doors,
+        *,
+        tokens: StudentTokens,
+        staff_tokens: StaffTokens,
+        keys: ApiKeys,
+        verify_staff: VerifyStaff | None,
+        admit_staff: AdmitStaff | None,
     ) -> None:
         self._doors = doors
         self._tokens = tokens
+        self._staff_tokens = staff_tokens
         self._keys = keys
+        self._admit_staff = admit_staff
         self._verify_staff = verify_staff
         self._trusted_proxies = doors.trusted_proxies
 
@@ -82,7 +99,9 @@ class Doorkeeper:
         if access is Access.PUBLIC:
             return await self._public(scope, headers)
         if access is Access.STAFF:
-            return await self._staff(scope, headers)
+            return await self._staff(headers)
+        if access is Access.DOCS:
+            return await self._docs(scope, headers)
         return self._other_program(access, scope, headers)
 
     def _other_program(self, access: Access, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
@@ -138,13 +157,28 @@ class Doorkeeper:
             kind, f"{name}:{address}", limit_key=f"address:{address}", limit_per_min=UNSIGNED_CALLS_PER_MIN
         )
 
-    async def _staff(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+    async def _staff(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """By their token, which only identifies: the role is what the database says now."""
+        token = _bearer(headers)
+        if token is None or self._admit_staff is None:
+            raise Unauthenticated
+        staff_id, epoch = self._staff_tokens.verify(token)
+        role = await self._admit_staff(staff_id, epoch)
+        return Caller(CallerKind.STAFF, f"staff:{staff_id}", epoch=epoch, role=role)
+
+    async def _docs(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
         if self._doors.public_docs:
             return Caller(CallerKind.PUBLIC, "docs")
         email, password = _basic(headers)
         if self._verify_staff is None or not await self._verify_staff(email, password, self.address(scope)):
             raise Unauthenticated(_STAFF_CHALLENGE)
         return Caller(CallerKind.STAFF, "staff")
+
+
+def check_permission(caller: Caller, permission: Permission) -> None:
+    """Nothing when this caller's role may do that. Raises Forbidden."""
+    if caller.role is None or not may(caller.role, permission):
+        raise Forbidden(f"This needs the role {POLICY[permission].value}.", needs=POLICY[permission].value)
 
 
 def _bearer(headers: Mapping[bytes, bytes]) -> str | None:

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from uuid import UUID
 
-from tallybook.api.callers import VerifyStaff
+from tallybook.api.callers import AdmitStaff, VerifyStaff
 from tallybook.api.keys import FindKey
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.mirror import MirroredType
@@ -17,6 +18,12 @@ from tallybook.usecases.find_student import Students
 
 CronJob = Callable[[float], Awaitable[Mapping[str, Any]]]
 """(seconds it may take) -> {counts, duration_ms, done}."""
+
+RefreshContact = Callable[[str], Awaitable[UUID]]
+"""(a contact as addresses name one) -> its UUID after HubSpot's record was read again and merged."""
+
+Reconcile = Callable[[float, bool], Awaitable[Mapping[str, Any]]]
+"""(seconds it may take, whether to repair) -> {counts, duration_ms, done}."""
 
 
 class CrmCalls(Protocol):
@@ -80,6 +87,9 @@ class AppDeps:
     find_key: FindKey
     mailer: CodeMailer | None = None
     verify_staff: VerifyStaff | None = None
+    admit_staff: AdmitStaff | None = None
+    refresh_contact: RefreshContact | None = None
+    reconcile: Reconcile | None = None
     clock: Callable[[], datetime] = _now
     readiness: Callable[[], Awaitable[str]] = _always_ready
     """"ready", or one word for what is missing, e.g. "schema_behind" or "database_down"."""

@@ -14,6 +14,7 @@ _WHO = {
     "creditsKey": "an application with the scope credits",
     "cronSecret": "the scheduler",
     "staff": "staff",
+    "staffToken": "staff who are signed in",
     "metricsToken": "the monitoring",
     "stripeSignature": "Stripe, by its signature",
     "hubspotSignature": "HubSpot, by its signature",

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tallybook.api.callers import Access, Doorkeeper
+from tallybook.api.callers import Access, Doorkeeper, check_permission
 from tallybook.api.cors import Cors
 from tallybook.api.logs import REQUEST_ID, describe_exception
 from tallybook.api.reading import ClientGoneError, check_media_type, read_body
@@ -112,7 +112,7 @@ class Gate:
             if status_of(type(error)) == 500:
                 self._log.error("request_failed", route=_template(exchange), **describe_exception(error))
             exchange.code = error.code
-            staff = exchange.route is not None and exchange.route.access is Access.STAFF
+            staff = exchange.route is not None and exchange.route.access is Access.DOCS
             return failure(error, request_id=exchange.request_id, challenge=_BASIC if staff else BEARER)
         except (ClientGoneError, CancelledError):
             raise
@@ -129,6 +129,8 @@ class Gate:
         exchange.route = route
         caller = await self._doorkeeper.admit(access, scope, exchange.headers)
         exchange.caller = caller
+        if route.permission is not None:
+            check_permission(caller, route.permission)
         if self._observe and is_closed_observing(route):
             raise Observing(mode="observe")
         body: Any = None

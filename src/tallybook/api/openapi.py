@@ -25,13 +25,19 @@ _PARAM_TEXTS = {
     "contact": "A UUID, a HubSpot id, `student:1599005` or `email:a@b.c`.",
     "hold": "What POST /api/credits/holds gave as `id`.",
     "mock_exam": "A HubSpot id or a UUID.",
+    "conflict": "Its number, as the list of conflicts gives it.",
+    "type": "contact, mock_exam, booking or inbox.",
+    "letter": "Its `id`, as the list of dead letters gives it.",
+    "lane": "booking, contact, mock_exam or pull.",
+    "student_id": "A student ID; or a contact as `email:a@b.c`, a UUID or a HubSpot id.",
 }
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.PUBLIC: [],
     Access.STUDENT: [{"studentToken": []}, {"apiKey": []}],
     Access.APPLICATION: [{"creditsKey": []}],
     Access.CRON: [{"cronSecret": []}],
-    Access.STAFF: [{"staff": []}],
+    Access.STAFF: [{"staffToken": []}],
+    Access.DOCS: [{"staff": []}],
     Access.METRICS: [{"metricsToken": []}],
     Access.HUBSPOT: [{"hubspotSignature": []}],
     Access.STRIPE: [{"stripeSignature": []}],
@@ -74,6 +80,13 @@ _SCHEMES = {
         "name": "X-HubSpot-Signature-v3",
         "description": "HubSpot's signature by the app's client secret, with X-HubSpot-Request-Timestamp.",
     },
+    "staffToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "The token that POST /api/admin/login gives; good for 12 hours. What it may do is "
+        "decided by the account's role at each request.",
+    },
 }
 _ALWAYS = (errors.ValidationError, TallybookError)
 _BY_ACCESS: dict[Access, tuple[type[TallybookError], ...]] = {
@@ -86,7 +99,13 @@ _BY_ACCESS: dict[Access, tuple[type[TallybookError], ...]] = {
     ),
     Access.APPLICATION: (errors.Unauthenticated, errors.Forbidden, errors.DatabaseUnavailable),
     Access.CRON: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
-    Access.STAFF: (errors.Unauthenticated,),
+    Access.STAFF: (
+        errors.Unauthenticated,
+        errors.Forbidden,
+        errors.RateLimited,
+        errors.DatabaseUnavailable,
+    ),
+    Access.DOCS: (errors.Unauthenticated,),
     Access.METRICS: (errors.Unauthenticated,),
     Access.HUBSPOT: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),
     Access.STRIPE: (errors.Unauthenticated, errors.NotFound, errors.DatabaseUnavailable),

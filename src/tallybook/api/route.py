@@ -17,6 +17,7 @@ from tallybook.api.reading import Shape, ShapeReader, check_text
 from tallybook.api.replies import Reply
 from tallybook.domain.callers import Caller
 from tallybook.domain.errors import MethodNotAllowed, NotFound, TallybookError
+from tallybook.domain.staff import Permission
 
 if TYPE_CHECKING:
     from tallybook.api.services import Services
@@ -72,6 +73,8 @@ class Route:
     """Whether it takes an Idempotency-Key."""
     allowed_observing: bool = False
     """Whether it stays open in observe mode although its method is one of those that change things."""
+    permission: Permission | None = None
+    """For staff: what its caller must be allowed to do."""
     media_type: str = "application/json"
     tag: str = "student"
 

@@ -8,6 +8,7 @@ from tallybook.api import operations, webhooks
 from tallybook.api import requests as asks
 from tallybook.api import student_handlers as student
 from tallybook.api.action_routes import ACTION_ROUTES
+from tallybook.api.admin_routes import ADMIN_ROUTES
 from tallybook.api.callers import Access
 from tallybook.api.route import Handler, OtherAnswer, Route
 from tallybook.domain import errors
@@ -362,9 +363,9 @@ _OPERATIONS = (
         "/metrics", Access.METRICS, operations.metrics, "Figures for Prometheus", media_type="text/plain"
     ),
     _operation(
-        "/openapi.json", Access.STAFF, operations.openapi, "This document", media_type="application/json"
+        "/openapi.json", Access.DOCS, operations.openapi, "This document", media_type="application/json"
     ),
-    _operation("/docs", Access.STAFF, operations.docs, "This document as a page", media_type="text/html"),
+    _operation("/docs", Access.DOCS, operations.docs, "This document as a page", media_type="text/html"),
 )
 
 ROUTES: tuple[Route, ...] = (
@@ -373,6 +374,7 @@ ROUTES: tuple[Route, ...] = (
     *_BOOKINGS,
     *_CREDITS,
     *ACTION_ROUTES,
+    *ADMIN_ROUTES,
     *_CRON,
     *_WEBHOOKS,
     *_OPERATIONS,

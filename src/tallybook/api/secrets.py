@@ -6,6 +6,7 @@ import hmac
 from hashlib import sha256
 
 STUDENT_TOKENS = "student tokens"
+STAFF_TOKENS = "staff tokens"
 API_KEYS = "api keys"
 
 

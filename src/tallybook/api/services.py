@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tallybook.api.background import Background
 from tallybook.api.deps import AppDeps
 from tallybook.api.metrics import Metrics
+from tallybook.api.staff_tokens import StaffTokens
 from tallybook.api.tokens import StudentTokens
 
 
@@ -16,6 +17,7 @@ class Services:
 
     deps: AppDeps
     tokens: StudentTokens
+    staff_tokens: StaffTokens
     metrics: Metrics
     background: Background
     openapi: bytes

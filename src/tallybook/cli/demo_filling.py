@@ -19,8 +19,9 @@ from tallybook.domain.callers import Caller, CallerKind
 from tallybook.domain.clock import local_date
 from tallybook.domain.contacts import Pair
 from tallybook.domain.mock_exams import Session, parse_session
+from tallybook.domain.staff import StaffRole
 from tallybook.usecases.create_mock_exam import create_mock_exam
-from tallybook.usecases.create_staff import StaffRole, create_staff
+from tallybook.usecases.create_staff import create_staff
 from tallybook.usecases.import_contacts import ImportResult, import_contacts
 from tallybook.usecases.keys import create_key, find_key
 from tallybook.usecases.list_bookings import list_bookings

@@ -32,7 +32,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a staff account, or give one a new role and password, which is asked for or read from a pipe."""
-    from tallybook.usecases.create_staff import StaffRole, create_staff
+    from tallybook.domain.staff import StaffRole
+    from tallybook.usecases.create_staff import create_staff
 
     password = _password()
 

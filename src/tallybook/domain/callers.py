@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from tallybook.domain.staff import StaffRole
+
 
 class CallerKind(StrEnum):
     """By what right somebody calls."""
@@ -24,8 +26,8 @@ class Caller:
     """The one who asks.
 
     `credential` names what was shown, never the secret itself: `student:<uuid>`, `key:<id>`,
-    `pair:<address>`, `cli:<os user>`. It scopes idempotency keys. `epoch` is the session epoch a student's
-    token is bound to.
+    `staff:<uuid>`, `pair:<address>`, `cli:<os user>`. It scopes idempotency keys. `epoch` is the session
+    epoch a token is bound to, `role` that of a staff member.
     `limit_key` and `limit_per_min` say what its calls count against; None means not limited.
     """
 
@@ -35,6 +37,7 @@ class Caller:
     epoch: int | None = None
     hubspot_id: str | None = None
     scopes: frozenset[str] = field(default_factory=frozenset)
+    role: StaffRole | None = None
     limit_key: str | None = None
     limit_per_min: int | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -12,19 +11,11 @@ from argon2 import PasswordHasher
 
 from tallybook.domain.contacts import normalise_email
 from tallybook.domain.errors import ValidationError
+from tallybook.domain.staff import StaffRole
 from tallybook.postgres.pool import Database
 
 _SHORTEST_PASSWORD = 12
 _LONGEST_PASSWORD = 1024
-
-
-class StaffRole(StrEnum):
-    """What a staff member may do, each role everything the ones before it may."""
-
-    VIEWER = "viewer"
-    COORDINATOR = "coordinator"
-    ADMIN = "admin"
-    SUPER_ADMIN = "super_admin"
 
 
 @dataclass(frozen=True, slots=True)
