@@ -93,23 +93,21 @@ as $$
           from jsonb_each(p_sent) e) s
 $$;
 
--- The numbers and texts HubSpot has to be told. A number that was never met is none of them: HubSpot's is read first.
--- An empty e-mail neither: it means that somebody else has the address now, and theirs is the next answer to come.
+-- The numbers and texts HubSpot has to be told, as texts. Not those of a retired type, which nobody reads back; nor an
+-- empty e-mail: it means that somebody else has the address now, and theirs is the next answer to come.
 create function tallybook.contact_changes(p_contact tallybook.contacts, p_skip text[])
 returns jsonb
 language sql stable
 as $$
-    select tallybook.changed_texts('contact', p_contact.id,
-            case when p_contact.email is null then tallybook.contact_mirror(p_contact) - 'email'
-                 else tallybook.contact_mirror(p_contact) end,
-            p_contact.crm_base, p_skip)
-        || coalesce((
-            select jsonb_object_agg(t.hubspot_property, b.balance::text)
-            from tallybook.credit_balances b
-            join tallybook.credit_types t on t.name = b.credit_type
-            where b.contact_id = p_contact.id and t.hubspot_property <> all (p_skip) and t.retired_at is null
-                and (b.balance <> b.crm_base or (b.crm_unreadable and b.crm_base is not null))
-                and not tallybook.is_frozen('contact', p_contact.id, t.name)), '{}')
+    select coalesce(jsonb_object_agg(d.key, d.value), '{}')
+    from (
+        select m.key, m.value from jsonb_each_text(tallybook.dirty_texts(p_contact.id)) m
+        where not (m.key = 'email' and m.value is null)
+        union all
+        select n.key, n.value from jsonb_each_text(tallybook.dirty_balances(p_contact.id)) n
+        join tallybook.credit_types t on t.hubspot_property = n.key and t.retired_at is null
+    ) d
+    where d.key <> all (p_skip)
 $$;
 
 create function tallybook.contact_plan(p_contact tallybook.contacts, p_skip text[])
@@ -511,7 +509,7 @@ end
 $$;
 
 -- HubSpot has made a record of a contact of ours. p_rows: [{id, hubspot_id}]; gives the ids of those that have it now.
-create function tallybook.link_contacts(p_token uuid, p_rows jsonb)
+create function tallybook.adopt_contacts(p_token uuid, p_rows jsonb)
 returns uuid[]
 language plpgsql volatile
 set search_path = ''
@@ -535,8 +533,9 @@ begin
 end
 $$;
 
--- The contacts were read back and absorbed. p_rows: [{id, version}]; gives the ids of those settled: what somebody
--- else holds at this moment is for the caller to try again.
+-- The contacts were read back and absorbed. p_rows: [{id, version, hubspot_id, written}]; gives the ids of those settled:
+-- what somebody else holds at this moment is for the caller to try again, and what has become another record meanwhile
+-- is read again. `written`: HubSpot has our id now.
 create function tallybook.confirm_contacts(p_token uuid, p_rows jsonb, p_skip text[])
 returns uuid[]
 language plpgsql volatile
@@ -548,17 +547,24 @@ declare
     v_clean uuid[];
 begin
     select coalesce(array_agg(l.id), '{}') into v_locked
-    from (select c.id from tallybook.contacts c
-          where c.id in (select (r ->> 'id')::uuid from jsonb_array_elements(p_rows) r)
-          order by c.id for no key update skip locked) l;
+    from (select c.id from tallybook.contacts c, jsonb_array_elements(p_rows) r
+          where c.id = (r ->> 'id')::uuid and c.hubspot_id = r ->> 'hubspot_id'
+          order by c.id for no key update of c skip locked) l;
     -- A lease that was lost belongs to somebody who may be writing: what is unread then is theirs to read.
-    update tallybook.contacts c set crm_unread = false, synced_at = pg_catalog.clock_timestamp()
-    where c.id = any (v_locked) and exists (
+    update tallybook.contacts c
+    set crm_unread = false, synced_at = pg_catalog.clock_timestamp(),
+        crm_base = case when (r ->> 'written')::boolean
+                        then c.crm_base || jsonb_build_object('tallybook_id', c.id) else c.crm_base end
+    from jsonb_array_elements(p_rows) r
+    where c.id = any (v_locked) and c.id = (r ->> 'id')::uuid and exists (
         select from tallybook.outbox o
         where o.object_type = 'contact' and o.object_id = c.id and o.lease_token = p_token);
     select coalesce(array_agg(c.id), '{}') into v_clean
     from tallybook.contacts c
     where c.id = any (v_locked) and tallybook.contact_changes(c, p_skip) = '{}';
+    perform tallybook.clear_alert('contact_fight', a.subject) from tallybook.sync_alerts a
+    where a.kind = 'contact_fight' and a.subject = any (v_clean::text[]) and a.cleared_at is null
+        and tallybook.calls_in_window('rewrite:' || a.subject) < 1;
     perform tallybook.settle_outbox('contact', p_token,
         (select coalesce(jsonb_agg(r), '[]') from jsonb_array_elements(p_rows) r
          where (r ->> 'id')::uuid = any (v_locked)), v_clean);

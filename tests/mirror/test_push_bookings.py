@@ -98,10 +98,11 @@ async def test_a_booking_waits_for_the_ids_of_its_contact_and_session_without_us
 async def test_a_session_is_made_with_its_name_and_its_seats_follow_without_reading(world):
     exam = await world.exam(mirrored=False, capacity=50)
     await booked(world, exam=exam)
+    another = await world.student(credits={"sj_credits": 1})
     before = await world.calls()
 
     await push(world, MOCK_EXAM)
-    await booked(world, exam=exam)
+    await book(world.db, another, exam)
     await push(world, MOCK_EXAM)
 
     properties = await world.properties(MOCK_EXAM, await world.hubspot_id("mock_exams", exam.id))

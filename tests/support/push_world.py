@@ -9,11 +9,14 @@ import httpx
 import psycopg
 import pytest
 
-from support.factories import CATALOG, TORONTO, make_contact, make_mock_exam
+from support.factories import CATALOG, TORONTO, Contact, make_mock_exam
 from support.portal import Portal
 from tallybook.domain.mirror import MirroredType
+from tallybook.hubspot.budget import CallKind
 from tallybook.usecases.mirror import Mirror
+from tallybook.usecases.outbox import Claim, claim
 from tallybook.usecases.prepare_portal import prepare_portal
+from tallybook.usecases.pull_contacts import pull_contacts
 
 BOOKING, CONTACT, MOCK_EXAM = MirroredType.BOOKING, MirroredType.CONTACT, MirroredType.MOCK_EXAM
 TOKEN = "pat-test"
@@ -66,9 +69,7 @@ class World:
         """Waits until nothing waits any more."""
 
         async def is_empty():
-            return (
-                await self.value("select count(*) from tallybook.outbox where object_type <> 'contact'") == 0
-            )
+            return await self.value("select count(*) from tallybook.outbox where dead_at is null") == 0
 
         await self.until(is_empty, within_s=within_s)
 
@@ -77,6 +78,27 @@ class World:
         await self.rows(
             "update tallybook.outbox set next_attempt_at = clock_timestamp() - interval '1 hour'"
             " where lease_token is null and dead_at is null"
+        )
+
+    async def resume(self, lane):
+        """A paused lane probes now."""
+        await self.rows(
+            "update tallybook.sync_lanes set resume_at = clock_timestamp()"
+            " where lane = %s and paused_at is not null",
+            lane,
+        )
+
+    async def claim(self, lane):
+        """A claim that nobody carries out."""
+        found = await claim(self.db, lane, linger_s=0)
+        assert isinstance(found, Claim)
+        return found
+
+    async def lose_leases(self):
+        """A minute passes: every lease is over."""
+        await self.rows(
+            "update tallybook.outbox set leased_until = clock_timestamp() - interval '1 second'"
+            " where lease_token is not null"
         )
 
     async def forget_outbox(self):
@@ -151,10 +173,11 @@ class World:
         email = given.pop("email", f"pushed{n}@example.com")
         student_id = given.pop("student_id", str(1_800_000 + n))
         shown = {name: str(number) for name, number in (credits or {}).items()}
+        shown |= {"firstname": "Ada", "lastname": "Lovelace"} | given
         hubspot_id = await self.create("contacts", email=email, student_id=student_id, **shown)
-        return await make_contact(
-            self.db, credits=credits or {}, hubspot_id=hubspot_id, email=email, student_id=student_id
-        )
+        await pull_contacts(self.mirror, [hubspot_id], kind=CallKind.PULL)
+        contact_id = await self.value("select id from tallybook.contacts where hubspot_id = %s", hubspot_id)
+        return Contact(contact_id, hubspot_id, student_id, email)
 
     async def exam(self, *, mirrored=True, **given):
         """A session on both sides; not `mirrored`: only here, and HubSpot has not heard of it."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 
 import structlog
 
-from tallybook.domain.errors import TallybookError
+from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, TallybookError
 from tallybook.domain.mirror import MirroredType
 from tallybook.jobs.lease import JobResult
+from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import Claim
 from tallybook.usecases.push_changes import LANES, PushResult, claim_batch, push_claimed
@@ -19,6 +21,7 @@ JOB = "push"
 _IN_FLIGHT = 2
 _POLL_S = 0.25
 _AFTER_ERROR_S = 2.0
+_SAME_PORTAL_S = 60.0
 # Longer than a call may take: what is on its way when everything stops is brought to its end.
 _STOP_WITHIN_S = 30.0
 
@@ -30,18 +33,22 @@ async def run_push(mirror: Mirror, stop: asyncio.Event) -> None:
     if mirror.observe:
         await stop.wait()
         return
+    portal = _SamePortal(mirror)
     async with asyncio.TaskGroup() as lanes:
         for lane in LANES:
-            lanes.create_task(_Lane(mirror, lane, stop).run())
+            lanes.create_task(_Lane(mirror, lane, stop, portal).run())
 
 
 async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
     """Pushes what waits now, without lingering, for `max_s` seconds at most; `done`: nothing due is left."""
+    if mirror.observe:
+        return JobResult()
+    await demand_same_portal(mirror)
     ends_at = time.monotonic() + max_s
     counts: Counter[str] = Counter()
     while True:
-        stop = asyncio.Event()
-        rounds = [_Lane(mirror, lane, stop, ends_at=ends_at) for lane in LANES]
+        stop, portal = asyncio.Event(), _SamePortal(mirror, is_known=True)
+        rounds = [_Lane(mirror, lane, stop, portal, ends_at=ends_at) for lane in LANES]
         results = await asyncio.gather(*(each.drain() for each in rounds))
         for found in results:
             counts.update(found)
@@ -50,15 +57,48 @@ async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
             return JobResult(dict(counts), done=claimed == 0)
 
 
+class _SamePortal:
+    """Asks once a minute whether this database and this portal belong together; until then nothing goes."""
+
+    def __init__(self, mirror: Mirror, *, is_known: bool = False) -> None:
+        self._mirror = mirror
+        self._is_known = is_known
+        self._asked_at = time.monotonic() if is_known else -math.inf
+        self._asking = asyncio.Lock()
+
+    async def demand(self) -> None:
+        """Raises SetupError where they do not; what may pass only while it has never been known."""
+        async with self._asking:
+            if self._is_known and time.monotonic() - self._asked_at < _SAME_PORTAL_S:
+                return
+            try:
+                await demand_same_portal(self._mirror)
+            except SetupError:
+                self._is_known = False
+                raise
+            except (CrmBusy, CrmUnavailable):
+                if not self._is_known:
+                    raise
+            self._is_known = True
+            self._asked_at = time.monotonic()
+
+
 class _Lane:
     """One lane's loop: claims, and leaves the rest to at most two tasks."""
 
     def __init__(
-        self, mirror: Mirror, lane: MirroredType, stop: asyncio.Event, *, ends_at: float | None = None
+        self,
+        mirror: Mirror,
+        lane: MirroredType,
+        stop: asyncio.Event,
+        portal: _SamePortal,
+        *,
+        ends_at: float | None = None,
     ) -> None:
         self._mirror = mirror
         self._lane = lane
         self._stop = stop
+        self._portal = portal
         self._ends_at = ends_at
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,10 +130,11 @@ class _Lane:
         """Sends one batch on its way; how long to wait where there is none."""
         await self._room.acquire()
         try:
+            await self._portal.demand()
             got = await claim_batch(self._mirror, self._lane, linger=linger)
         except TallybookError as error:
             self._room.release()
-            _log.warning("push_failed", lane=self._lane.value, error=error.code)
+            _log.warning("push_failed", lane=self._lane.value, error=error.code, problem=error.message)
             return _AFTER_ERROR_S
         except BaseException:
             self._room.release()

@@ -11,10 +11,12 @@ from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.portal_shape import LaneShape, lane_shape
 from tallybook.hubspot.write_results import Fault, Refusal
+from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import LINGER_S, Claim, Failure, Planned, Waiting, claim
 from tallybook.usecases.pause_lane import pause_lane, why_unreadable
 from tallybook.usecases.push_bookings import failure_of_booking, push_bookings
+from tallybook.usecases.push_contacts import push_contacts
 from tallybook.usecases.push_mock_exams import push_mock_exams
 from tallybook.usecases.send_in_parts import PartsSent
 
@@ -42,6 +44,7 @@ Lane = Callable[[Mirror, Claim, LaneShape], Awaitable[PartsSent]]
 
 # What others wait for comes first: a booking needs the ids of its contact and its session.
 LANES: Mapping[MirroredType, Lane] = {
+    MirroredType.CONTACT: push_contacts,
     MirroredType.MOCK_EXAM: push_mock_exams,
     MirroredType.BOOKING: push_bookings,
 }
@@ -91,7 +94,9 @@ async def _conclude(mirror: Mirror, claimed: Claim, sent: PartsSent, *, time_zon
             not_applied.append(item)
     await claimed.refuse(not_applied)
     gone = [item for item, refusal in sent.refused if refusal.fault is Fault.GONE]
-    await _ask_to_read(mirror, claimed.lane, gone)
+    await ask_to_read(
+        mirror.db, claimed.lane, [item.hubspot_id for item in gone if item.hubspot_id is not None]
+    )
     if sent.stop is None:
         failures |= {item.id: Failure(_UNSAID) for item in sent.unknown}
     else:
@@ -120,11 +125,3 @@ def _failure_of(lane: MirroredType, item: Planned, refusal: Refusal) -> Failure 
     if lane is MirroredType.BOOKING:
         return failure_of_booking(item, refusal)
     return Failure(refusal.words, dead=refusal.fault in (Fault.RECORD, Fault.TAKEN))
-
-
-async def _ask_to_read(mirror: Mirror, lane: MirroredType, gone: list[Planned]) -> None:
-    """A record that is not there was merged or deleted: reading its id says which."""
-    ids = [item.hubspot_id for item in gone if item.hubspot_id is not None]
-    if ids:
-        params = {"object_type": lane.value, "hubspot_ids": ids, "after_s": 0}
-        await mirror.db.fetch_all("ask_to_read", params)
