@@ -45,6 +45,38 @@ async def book(scope: Scope, receive: Receive, send: Send) -> None:
         await lifespan(receive, send)
 
 
+async def charge(scope: Scope, receive: Receive, send: Send) -> None:
+    """A charge for a metered action."""
+    await _metered("charge_actions", scope, receive, send)
+
+
+async def hold(scope: Scope, receive: Receive, send: Send) -> None:
+    """A hold for a metered action."""
+    await _metered("hold_credits", scope, receive, send)
+
+
+async def check_action(scope: Scope, receive: Receive, send: Send) -> None:
+    """A check of a metered action."""
+    await _metered("check_actions", scope, receive, send)
+
+
+async def _metered(query: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        await lifespan(receive, send)
+        return
+    body = await _read(receive)
+    if not body:
+        await respond(send, 200, b"ready")
+        return
+    actions = msgspec.json.encode([{"action": body["action"]}]).decode()
+    given = {"contact": body["contact"], "actions": actions, "expires_in_s": body.get("expires_in_s")}
+    row = (await _db.fetch_all(query, {**_NO_REQUEST, "metadata": None, **given}))[0]
+    if row[0] is not None:
+        await respond(send, 409, row[0].encode())
+        return
+    await respond(send, 201 if row[2] == "created" else 200, b'{"success":true,"data":' + row[3] + b"}")
+
+
 async def _read(receive: Receive) -> dict[str, Any]:
     """The body; an empty one is the question whether the server is ready."""
     message = await receive()
