@@ -30,7 +30,7 @@ def needed_scope(portal: Portal, method: str, parts: tuple[str, ...]) -> str | N
     family = parts[0] if parts else ""
     if family == "schemas":
         return f"crm.schemas.custom.{verb}"
-    if family not in {"objects", "associations", "properties", "rules"} or len(parts) < 2:
+    if family not in {"objects", "associations", "pairs", "properties", "rules"} or len(parts) < 2:
         return None
     try:
         kind = "contacts" if portal.store(parts[1]).kind.type_id == CONTACTS else "custom"

@@ -8,7 +8,7 @@ import msgspec
 from hubspot_simulator.calls import Answer, Call, LinkSpec, ObjectRef, batch_answer, within
 from hubspot_simulator.definitions import LinkType
 from hubspot_simulator.errors import invalid, not_found
-from hubspot_simulator.links import End, default_link, link, linked, unlink
+from hubspot_simulator.links import End, default_link, drop_kind, link, linked, new_kind, unlink
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore
 from hubspot_simulator.values import whole_id
@@ -45,6 +45,22 @@ class LinkBatch(msgspec.Struct):
     inputs: list[LinkInput]
 
 
+class LabelInput(msgspec.Struct, rename="camel"):
+    """A label to create."""
+
+    label: str
+    name: str = ""
+    inverse_label: str | None = None
+
+
+class LabelPatch(msgspec.Struct, rename="camel"):
+    """A label to change."""
+
+    association_type_id: int
+    label: str
+    inverse_label: str | None = None
+
+
 class UnlinkInput(msgspec.Struct, rename={"from_": "from"}):
     """A record and those it is to be separated from."""
 
@@ -58,7 +74,8 @@ class UnlinkBatch(msgspec.Struct):
     inputs: list[UnlinkInput]
 
 
-def _end(store: RecordStore, raw: str | int) -> End:
+def find_end(store: RecordStore, raw: str | int) -> End:
+    """One end of an association; ApiError 404 when there is no live record with this id."""
     wanted = whole_id(str(raw))
     record = None if wanted is None else store.live(wanted)
     if record is None:
@@ -118,7 +135,7 @@ def _targets(
 
 def links_list(portal: Portal, call: Call) -> Answer:
     """The records of a type that one record is associated with."""
-    store, record = _end(portal.store(call.parts[1]), call.parts[2])
+    store, record = find_end(portal.store(call.parts[1]), call.parts[2])
     to_type = portal.store(call.parts[4]).kind.type_id
     limit = call.whole("limit", PAGE_MAX)
     if not 1 <= limit <= PAGE_MAX:
@@ -130,8 +147,8 @@ def links_list(portal: Portal, call: Call) -> Answer:
 
 def link_default(portal: Portal, call: Call) -> Answer:
     """Associate two records without a label; the body is empty."""
-    a = _end(portal.store(call.parts[1]), call.parts[2])
-    b = _end(portal.store(call.parts[5]), call.parts[6])
+    a = find_end(portal.store(call.parts[1]), call.parts[2])
+    b = find_end(portal.store(call.parts[5]), call.parts[6])
     link(portal, a, b, (), at_ms=call.at_ms, source=call.source)
     kind = default_link(portal, a[0].kind.type_id, b[0].kind.type_id)
     return batch_answer(call, _both_ways(kind, a, b), [])
@@ -139,8 +156,8 @@ def link_default(portal: Portal, call: Call) -> Answer:
 
 def link_labelled(portal: Portal, call: Call) -> Answer:
     """Associate two records with the kinds in the body."""
-    a = _end(portal.store(call.parts[1]), call.parts[2])
-    b = _end(portal.store(call.parts[4]), call.parts[5])
+    a = find_end(portal.store(call.parts[1]), call.parts[2])
+    b = find_end(portal.store(call.parts[4]), call.parts[5])
     kinds = _kinds(portal, a, b, call.json(list[LinkSpec]))
     link(portal, a, b, kinds, at_ms=call.at_ms, source=call.source)
     return Answer(201, _labels(portal, a, b, kinds))
@@ -148,8 +165,8 @@ def link_labelled(portal: Portal, call: Call) -> Answer:
 
 def link_archive(portal: Portal, call: Call) -> Answer:
     """Separate two records."""
-    a = _end(portal.store(call.parts[1]), call.parts[2])
-    b = _end(portal.store(call.parts[4]), call.parts[5])
+    a = find_end(portal.store(call.parts[1]), call.parts[2])
+    b = find_end(portal.store(call.parts[4]), call.parts[5])
     unlink(portal, a, b, at_ms=call.at_ms, source=call.source)
     return Answer(204)
 
@@ -196,7 +213,7 @@ def _no_links(store: RecordStore, to_store: RecordStore, text: str) -> dict[str,
 def _ends(portal: Portal, call: Call, inputs: Sequence[LinkInput]) -> list[tuple[End, End, LinkInput]]:
     store, to_store = portal.store(call.parts[1]), portal.store(call.parts[2])
     within(len(inputs), WRITE_MAX)
-    return [(_end(store, one.from_.id), _end(to_store, one.to.id), one) for one in inputs]
+    return [(find_end(store, one.from_.id), find_end(to_store, one.to.id), one) for one in inputs]
 
 
 def batch_links_create(portal: Portal, call: Call) -> Answer:
@@ -225,22 +242,66 @@ def batch_links_archive(portal: Portal, call: Call) -> Answer:
     within(len(inputs), WRITE_MAX)
     for one in inputs:
         for other in one.to:
-            a, b = _end(store, one.from_.id), _end(to_store, other.id)
+            a, b = find_end(store, one.from_.id), find_end(to_store, other.id)
             unlink(portal, a, b, at_ms=call.at_ms, source=call.source)
     return Answer(204)
 
 
 def batch_labels_archive(portal: Portal, call: Call) -> Answer:
-    """Take some kinds of association away and leave the others."""
+    """Take some kinds of association away; the unlabelled one takes all the others of the pair with it."""
     for a, b, one in _ends(portal, call, call.json(LinkBatch).inputs):
         kinds = _kinds(portal, a, b, one.types)
-        unlink(portal, a, b, kinds, at_ms=call.at_ms, source=call.source)
+        every = any(portal.link_types[kind].label is None for kind in kinds)
+        unlink(portal, a, b, None if every else kinds, at_ms=call.at_ms, source=call.source)
     return Answer(204)
+
+
+# -- labels ------------------------------------------------------------------------------------------
+
+
+def _pair(portal: Portal, call: Call) -> tuple[str, str]:
+    return portal.store(call.parts[1]).kind.type_id, portal.store(call.parts[2]).kind.type_id
 
 
 def labels_list(portal: Portal, call: Call) -> Answer:
     """The kinds of association from one type to another."""
-    pair = (portal.store(call.parts[1]).kind.type_id, portal.store(call.parts[2]).kind.type_id)
+    pair = _pair(portal, call)
     default_link(portal, *pair)
     kinds = [one.answer() for one in portal.link_types.values() if (one.from_type, one.to_type) == pair]
     return Answer(200, {"results": kinds})
+
+
+def label_create(portal: Portal, call: Call) -> Answer:
+    """Create a label, in both directions; the answer shows both."""
+    pair, wanted = _pair(portal, call), call.json(LabelInput)
+    default_link(portal, *pair)
+    taken = {one.label for one in portal.link_types.values() if (one.from_type, one.to_type) == pair}
+    if not wanted.label or wanted.label in taken:
+        raise invalid(f"An association label {wanted.label!r} exists already or is empty")
+    back = wanted.inverse_label or wanted.label
+    kind = new_kind(portal, *pair, labels=(wanted.label, back), name=wanted.name)
+    shown = {one: portal.link_types[one].answer() for one in (kind.type_id, kind.inverse_id)}
+    return Answer(200, {"results": list(shown.values())})
+
+
+def label_update(portal: Portal, call: Call) -> Answer:
+    """Change the texts of a label."""
+    patch = call.json(LabelPatch)
+    kind = _labelled(portal, call, patch.association_type_id)
+    kind.label = patch.label
+    portal.link_types[kind.inverse_id].label = patch.inverse_label or patch.label
+    portal.version += 1
+    return Answer(204)
+
+
+def label_archive(portal: Portal, call: Call) -> Answer:
+    """Remove a label, from all records too; what it labelled stays associated."""
+    drop_kind(portal, _labelled(portal, call, whole_id(call.parts[4])).type_id)
+    return Answer(204)
+
+
+def _labelled(portal: Portal, call: Call, type_id: int | None) -> LinkType:
+    kind = portal.link_types.get(type_id or 0)
+    if kind is None or kind.label is None or (kind.from_type, kind.to_type) != _pair(portal, call):
+        raise not_found(f"Association label {type_id} does not exist")
+    return kind

@@ -28,6 +28,8 @@ class Property(msgspec.Struct):
     hubspot_defined: bool = False
     rollup: tuple[str, str] | None = None
     created_ms: int = DEFINED_AT_MS
+    updated_ms: int | None = None
+    archived: bool = False
 
     def answer(self) -> dict[str, Any]:
         """The property as the properties and schemas APIs show it."""
@@ -47,7 +49,7 @@ class Property(msgspec.Struct):
             "displayOrder": -1,
             "calculated": self.rollup is not None,
             "externalOptions": False,
-            "archived": False,
+            "archived": self.archived,
             "hasUniqueValue": self.unique,
             "hidden": False,
             "hubspotDefined": self.hubspot_defined,
@@ -60,7 +62,7 @@ class Property(msgspec.Struct):
             "formField": not self.read_only,
             "dataSensitivity": "non_sensitive",
             "createdAt": iso(self.created_ms),
-            "updatedAt": iso(self.created_ms),
+            "updatedAt": iso(self.created_ms if self.updated_ms is None else self.updated_ms),
         }
 
 
@@ -76,6 +78,17 @@ class ObjectType(msgspec.Struct):
     required: tuple[str, ...] = ()
     searchable: tuple[str, ...] = ()
     created_ms: int = DEFINED_AT_MS
+    groups: dict[str, str] = {}
+    archived: dict[str, Property] = {}
+
+    def group_labels(self) -> dict[str, str]:
+        """The groups of properties and their labels: those that were made, and those properties are in."""
+        used = {one.group: one.group.replace("_", " ").capitalize() for one in self.properties.values()}
+        return {**used, **self.groups}
+
+    def first_group(self) -> str:
+        """Where a property goes that names no group."""
+        return next(iter(self.group_labels()), f"{self.name}_information")
 
     @property
     def custom(self) -> bool:

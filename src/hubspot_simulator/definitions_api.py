@@ -1,19 +1,14 @@
-"""Properties, schemas of custom objects, and account information."""
+"""Properties, their groups and validation rules."""
 
 import re
-from datetime import datetime
-from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from hubspot_simulator.calls import Answer, Call, batch_answer, within
 from hubspot_simulator.definitions import Property
 from hubspot_simulator.errors import ApiError, invalid, not_found
-from hubspot_simulator.links import default_link
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import RecordStore
-from hubspot_simulator.values import iso
 
 UNIQUE_MAX = 10
 TYPES = {
@@ -73,6 +68,19 @@ class PropertyPatch(msgspec.Struct, rename="camel"):
     options: list[OptionInput] | None = None
 
 
+class GroupInput(msgspec.Struct, rename="camel"):
+    """A group of properties to create."""
+
+    name: str
+    label: str
+
+
+class GroupPatch(msgspec.Struct, rename="camel"):
+    """What may change on a group."""
+
+    label: str | None = None
+
+
 class PropertyBatch(msgspec.Struct):
     """The body of the properties' batch/create."""
 
@@ -91,38 +99,22 @@ class NameBatch(msgspec.Struct):
     inputs: list[NameInput]
 
 
-class Labels(msgspec.Struct):
-    """A custom object's names for people."""
-
-    singular: str = ""
-    plural: str = ""
-
-
-class SchemaInput(msgspec.Struct, rename="camel"):
-    """A custom object to create."""
-
-    name: str
-    labels: Labels
-    properties: list[PropertyInput] = []
-    required_properties: list[str] = []
-    searchable_properties: list[str] = []
-    primary_display_property: str | None = None
-    associated_objects: list[str] = []
-
-
 # -- properties ------------------------------------------------------------------------------------
 
 
 def properties_list(portal: Portal, call: Call) -> Answer:
-    """All properties of a type; none of them is archived here."""
-    store = portal.store(call.parts[1])
-    every = [] if call.flag("archived") else [one.answer() for one in store.kind.properties.values()]
-    return Answer(200, {"results": every})
+    """All properties of a type, or the archived ones."""
+    kind = portal.store(call.parts[1]).kind
+    every = kind.archived if call.flag("archived") else kind.properties
+    return Answer(200, {"results": [one.answer() for one in every.values()]})
 
 
 def property_read(portal: Portal, call: Call) -> Answer:
-    """One property."""
-    return Answer(200, _property(portal.store(call.parts[1]), call.parts[2]).answer())
+    """One property; with `archived=true` an archived one."""
+    store, name = portal.store(call.parts[1]), call.parts[2]
+    if call.flag("archived") and name in store.kind.archived:
+        return Answer(200, store.kind.archived[name].answer())
+    return Answer(200, _property(store, name).answer())
 
 
 def _property(store: RecordStore, name: str) -> Property:
@@ -169,8 +161,11 @@ def _refuse_new(store: RecordStore, wanted: PropertyInput) -> None:
 
 def _add(portal: Portal, store: RecordStore, wanted: PropertyInput) -> Property:
     _refuse_new(store, wanted)
-    prop = defined(portal, wanted, f"{store.kind.name}_information")
+    prop = defined(portal, wanted, store.kind.first_group())
+    if prop.group not in store.kind.group_labels():
+        raise invalid(f"Property group {prop.group} does not exist in {store.kind.name}")
     store.kind.properties[prop.name] = prop
+    store.kind.archived.pop(prop.name, None)
     store.add_column(prop.name)
     portal.version += 1
     return prop
@@ -191,22 +186,41 @@ def property_update(portal: Portal, call: Call) -> Answer:
     patch = call.json(PropertyPatch)
     prop.label = prop.label if patch.label is None else patch.label
     prop.description = prop.description if patch.description is None else patch.description
+    if patch.group_name is not None and patch.group_name not in store.kind.group_labels():
+        raise invalid(f"Property group {patch.group_name} does not exist in {store.kind.name}")
     prop.group = prop.group if patch.group_name is None else patch.group_name
     if patch.options is not None:
         prop.options = tuple(one.value for one in patch.options)
         prop.labels = tuple(one.label or one.value for one in patch.options)
+    prop.updated_ms = call.at_ms
+    portal.version += 1
     return Answer(200, prop.answer())
 
 
 def property_archive(portal: Portal, call: Call) -> Answer:
-    """Remove a property; its values go out of sight with it."""
-    store = portal.store(call.parts[1])
-    prop = store.kind.properties.get(call.parts[2])
-    if prop is not None and prop.hubspot_defined:
+    """Archive a property; its values are gone."""
+    _archive(portal, portal.store(call.parts[1]), call.parts[2])
+    return Answer(204)
+
+
+def _archive(portal: Portal, store: RecordStore, name: str) -> None:
+    prop = store.kind.properties.get(name)
+    if prop is None:
+        return
+    if prop.hubspot_defined:
         raise invalid(f"Property {prop.name} is defined by HubSpot and cannot be archived")
-    if prop is not None:
-        del store.kind.properties[prop.name]
-        store.unique.pop(prop.name, None)
+    portal.version += 1
+    store.drop_column(name)
+    store.kind.archived[name] = store.kind.properties.pop(name)
+    prop.archived = True
+
+
+def properties_batch_archive(portal: Portal, call: Call) -> Answer:
+    """Archive several properties; those there are not are passed over."""
+    inputs = call.json(NameBatch).inputs
+    within(len(inputs), 100)
+    for one in inputs:
+        _archive(portal, portal.store(call.parts[1]), one.name)
     return Answer(204)
 
 
@@ -234,6 +248,60 @@ def properties_batch_read(portal: Portal, call: Call) -> Answer:
     return batch_answer(call, found, errors)
 
 
+# -- groups ------------------------------------------------------------------------------------------
+
+
+def _group(name: str, label: str) -> dict[str, object]:
+    return {"name": name, "label": label, "displayOrder": -1, "archived": False}
+
+
+def groups_list(portal: Portal, call: Call) -> Answer:
+    """The groups of a type's properties."""
+    groups = portal.store(call.parts[1]).kind.group_labels()
+    return Answer(200, {"results": [_group(*one) for one in groups.items()]})
+
+
+def group_read(portal: Portal, call: Call) -> Answer:
+    """One group."""
+    kind, name = portal.store(call.parts[1]).kind, call.parts[3]
+    if name not in kind.group_labels():
+        raise not_found(f"Property group {name} does not exist in {kind.name}")
+    return Answer(200, _group(name, kind.group_labels()[name]))
+
+
+def group_create(portal: Portal, call: Call) -> Answer:
+    """Create a group; 409 when its name is taken."""
+    kind, wanted = portal.store(call.parts[1]).kind, call.json(GroupInput)
+    if wanted.name in kind.group_labels():
+        sentence = f'Property group named "{wanted.name}" already exists.'
+        raise ApiError(409, sentence, category="OBJECT_ALREADY_EXISTS")
+    kind.groups[wanted.name] = wanted.label
+    portal.version += 1
+    return Answer(201, _group(wanted.name, wanted.label))
+
+
+def group_update(portal: Portal, call: Call) -> Answer:
+    """Give a group another label."""
+    patch, kind, name = call.json(GroupPatch), portal.store(call.parts[1]).kind, call.parts[3]
+    if patch.label is not None and name in kind.group_labels():
+        kind.groups[name] = patch.label
+        portal.version += 1
+    return group_read(portal, call)
+
+
+def group_archive(portal: Portal, call: Call) -> Answer:
+    """Remove a group that no property is in."""
+    kind, name = portal.store(call.parts[1]).kind, call.parts[3]
+    if any(prop.group == name for prop in kind.properties.values()):
+        raise invalid(f"Property group {name} has properties and cannot be archived")
+    kind.groups.pop(name, None)
+    portal.version += 1
+    return Answer(204)
+
+
+# -- validation rules --------------------------------------------------------------------------------
+
+
 def rules_list(portal: Portal, call: Call) -> Answer:
     """The validation rules of a type, by property."""
     rules = portal.rules.of_type(portal.store(call.parts[1]).kind.type_id)
@@ -249,105 +317,3 @@ def rules_of_property(portal: Portal, call: Call) -> Answer:
     store = portal.store(call.parts[1])
     prop = _property(store, call.parts[2])
     return Answer(200, {"results": [one.answer() for one in portal.rules.of(store.kind.type_id, prop.name)]})
-
-
-# -- schemas ---------------------------------------------------------------------------------------
-
-
-def _schema(portal: Portal, store: RecordStore) -> dict[str, Any]:
-    kind = store.kind
-    return {
-        "id": kind.type_id.removeprefix("2-"),
-        "objectTypeId": kind.type_id,
-        "fullyQualifiedName": kind.full_name(portal.settings.portal_id),
-        "name": kind.name,
-        "labels": {"singular": kind.singular, "plural": kind.plural},
-        "primaryDisplayProperty": kind.primary,
-        "secondaryDisplayProperties": [],
-        "requiredProperties": list(kind.required),
-        "searchableProperties": list(kind.searchable),
-        "properties": [one.answer() for one in kind.properties.values()],
-        "associations": [
-            {
-                "id": str(one.type_id),
-                "fromObjectTypeId": one.from_type,
-                "toObjectTypeId": one.to_type,
-                "name": one.name,
-            }
-            for one in portal.link_types.values()
-            if one.from_type == kind.type_id
-        ],
-        "allowsSensitiveProperties": False,
-        "archived": False,
-        "portalId": portal.settings.portal_id,
-        "createdAt": iso(kind.created_ms),
-        "updatedAt": iso(kind.created_ms),
-    }
-
-
-def schemas_list(portal: Portal, call: Call) -> Answer:
-    """The schemas of the custom objects."""
-    custom = [store for store in portal.stores.values() if store.kind.custom]
-    return Answer(200, {"results": [] if call.flag("archived") else [_schema(portal, one) for one in custom]})
-
-
-def schema_read(portal: Portal, call: Call) -> Answer:
-    """One schema by object type id, name or fully qualified name."""
-    return Answer(200, _schema(portal, portal.store(call.parts[1])))
-
-
-def schema_create(portal: Portal, call: Call) -> Answer:
-    """Create a custom object; 409 when its name is taken."""
-    wanted = call.json(SchemaInput)
-    if any(store.kind.name == wanted.name for store in portal.stores.values()):
-        raise ApiError(409, f"Object type {wanted.name} already exists", category="OBJECT_ALREADY_EXISTS")
-    linked = [portal.store(name).kind.type_id for name in wanted.associated_objects]
-    more = [defined(portal, one, f"{wanted.name}_information") for one in wanted.properties]
-    kind = portal.new_type(
-        name=wanted.name,
-        singular=wanted.labels.singular or wanted.name,
-        plural=wanted.labels.plural or wanted.name,
-        primary=wanted.primary_display_property or (more[0].name if more else "hs_object_id"),
-        more=more,
-    )
-    kind.required = tuple(wanted.required_properties)
-    kind.searchable = tuple(wanted.searchable_properties)
-    store = portal.add_type(kind)
-    portal.version += 1
-    for type_id in linked:
-        default_link(portal, kind.type_id, type_id)
-    return Answer(201, _schema(portal, store))
-
-
-# -- account ---------------------------------------------------------------------------------------
-
-
-def account_details(portal: Portal, call: Call) -> Answer:  # noqa: ARG001 - every handler takes both.
-    """The portal's id and time zone."""
-    offset = datetime.now(ZoneInfo(portal.settings.time_zone)).utcoffset()
-    seconds = int(offset.total_seconds()) if offset else 0
-    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
-    details = {
-        "portalId": portal.settings.portal_id,
-        "accountType": "STANDARD",
-        "timeZone": portal.settings.time_zone,
-        "companyCurrency": "CAD",
-        "additionalCurrencies": [],
-        "utcOffset": f"{sign}{minutes // 60:02}:{minutes % 60:02}",
-        "utcOffsetMilliseconds": seconds * 1000,
-        "uiDomain": "app.hubspot.com",
-        "dataHostingLocation": "na1",
-    }
-    return Answer(200, details)
-
-
-def account_usage(portal: Portal, call: Call) -> Answer:
-    """How many calls the account has made today."""
-    usage = {
-        "name": "private-apps-api-calls-daily",
-        "usageLimit": portal.limits.daily,
-        "currentUsage": portal.limiter.used_today,
-        "collectedAt": iso(call.at_ms),
-        "fetchStatus": "SUCCESS",
-    }
-    return Answer(200, {"results": [usage]})

@@ -39,6 +39,21 @@ def new_kind(
     return portal.link_types[first]
 
 
+def drop_kind(portal: "Portal", type_id: int) -> None:
+    """Take a kind of association and its inverse away, from all records too."""
+    kind = portal.link_types.get(type_id)
+    if kind is None:
+        return
+    gone = {kind.type_id, kind.inverse_id}
+    for from_type, to_type in {(kind.from_type, kind.to_type), (kind.to_type, kind.from_type)}:
+        for record in portal.stores[from_type].records:
+            for other_id in (record.links or {}).get(to_type, {}):
+                _remove(record, to_type, other_id, gone)
+    for one in gone:
+        portal.link_types.pop(one, None)
+    portal.version += 1
+
+
 def link(portal: "Portal", a: End, b: End, kinds: Iterable[int], *, at_ms: int, source: Source) -> None:
     """Associate two records both ways; the unlabelled kind is always among the kinds."""
     default = default_link(portal, a[0].kind.type_id, b[0].kind.type_id)
@@ -136,3 +151,5 @@ def _remove(record: Record, to_type: str, to_id: int, kinds: set[int]) -> None:
     else:
         del there[to_id]
     record.links = {**record.links, to_type: there}
+    if not there:
+        del record.links[to_type]

@@ -105,6 +105,17 @@ class RecordStore:
         if prop.unique:
             self.unique.setdefault(name, {})
 
+    def drop_column(self, name: str) -> None:
+        """Forget a property's values and histories; its column stays for a property of that name to come."""
+        self.unique.pop(name, None)
+        self.index.forget(name)
+        column = self.columns.get(name)
+        for record in self.records if column is not None else ():
+            if column is not None and column < len(record.values) and record.values[column] is not None:
+                record.values = (*record.values[:column], None, *record.values[column + 1 :])
+            if record.history is not None and name in record.history:
+                record.history = {one: kept for one, kept in record.history.items() if one != name}
+
     def get(self, record_id: int) -> Record | None:
         """The record with this id, archived or not; ids that were merged lead to what they became."""
         return self.exact(self.became.get(record_id, record_id))

@@ -51,6 +51,10 @@ class SearchIndex:
             if name in self._by_value:
                 self._put(self._by_value[name], record.id, self.store.value(record, name))
 
+    def forget(self, name: str) -> None:
+        """Drop what is indexed of a property."""
+        self._by_value.pop(name, None)
+
     def rebuild(self) -> None:
         """Index everything anew, at once; for portals that were filled or loaded in one go."""
         self._by_value.clear()
