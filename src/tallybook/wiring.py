@@ -375,7 +375,7 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
         return await report(parts.db, activate_exams.JOB, work)
 
     async def bring_in(max_s: float) -> Mapping[str, object]:
-        work = partial(import_students.import_students, parts.db, parts.hubspot, parts.catalog, max_s=max_s)
+        work = partial(import_students.import_students, parts.mirror, max_s=max_s)
         return await report(parts.db, import_students.JOB, work)
 
     async def expire(max_s: float) -> Mapping[str, object]:

@@ -432,12 +432,14 @@ begin
         perform tallybook.open_conflict('mock_exam', p_exam_id, v_field, 'refused_value', v_ours ->> v_field,
             p_item -> 'texts' ->> v_field, (v_refused -> v_field) || jsonb_build_object('answer', p_item), true);
     end loop;
+    -- Staff decide about sessions there; what we had and they did not know is shown to them. Not what became of ours
+    -- while theirs was refused: the seats a capacity was lowered to are nobody's wish.
+    v_both := array(select t from jsonb_object_keys(v_taken) t
+                    where v_exam.crm_base ? t and v_ours ->> t is distinct from v_exam.crm_base ->> t
+                        and not tallybook.is_frozen('mock_exam', p_exam_id, t));
     perform tallybook.close_conflicts('mock_exam', p_exam_id, 'refused_value',
         array(select jsonb_object_keys(v_texts)), 'no longer refused');
     perform tallybook.close_conflicts('mock_exam', p_exam_id, 'deleted', array['record'], 'it is there');
-    -- Staff decide about sessions there; what we had and they did not know is shown to them.
-    v_both := array(select t from jsonb_object_keys(v_taken) t
-                    where v_exam.crm_base ? t and v_ours ->> t is distinct from v_exam.crm_base ->> t);
     foreach v_field in array v_both loop
         perform tallybook.open_conflict('mock_exam', p_exam_id, v_field, 'both_changed', v_ours ->> v_field,
             v_taken ->> v_field, jsonb_build_object('kept', 'theirs'), false);

@@ -10,6 +10,7 @@ from tallybook.domain.errors import ExamFull
 from tallybook.usecases.import_bookings import import_bookings
 from tallybook.usecases.import_contacts import import_contacts
 from tallybook.usecases.import_mock_exams import import_mock_exams
+from tallybook.usecases.import_portal import import_portal
 
 
 @pytest.fixture
@@ -297,3 +298,39 @@ async def test_an_imported_seat_counts_for_the_next_student(mirror, remote, db):
     session = SimpleNamespace(id=(await ours(db, "mock_exams", exam))["id"])
     with pytest.raises(ExamFull):
         await book(db, await contact_of(db, student), session)
+
+
+async def test_a_whole_import_goes_on_with_the_type_where_it_stopped(mirror, remote, db):
+    """With no time at all each run takes one page; the first start is what counts as the beginning."""
+    exam = await remote.exam()
+    for _ in range(2):
+        await remote.booking(await remote.contact(), exam)
+
+    runs = [await import_portal(mirror, max_s=0)]
+    while not runs[-1].complete:
+        runs.append(await import_portal(mirror, max_s=0))
+
+    (first,) = await query(db, "select value from tallybook.sync_state where name = 'first_import'")
+    assert b"completed_at" in first[0]
+    assert (await ours(db, "mock_exams", exam))["total_bookings"] == 2
+    again = await import_portal(mirror)
+    assert (again.skipped, again.contacts.read, again.bookings.read) == ((), 2, 2)
+    assert await query(db, "select value from tallybook.sync_state where name = 'first_import'") == [first]
+
+
+async def test_what_is_booked_by_hand_after_the_import_began_is_no_import(mirror, remote, db):
+    """It gets no credit that somebody could be refunded."""
+    student, exam = await remote.contact(), await remote.exam()
+    await import_portal(mirror)
+    await query(
+        db,
+        "update tallybook.sync_state set value = value || jsonb_build_object('started_at',"
+        " clock_timestamp() - interval '1 hour') where name = 'first_import'",
+    )
+    booking = await remote.booking(student, exam)
+
+    await import_bookings(mirror)
+
+    seat = await ours(db, "bookings", booking)
+    assert (seat["token_used"], seat["booked_by"]) == ("Admin Override", "hubspot")
+    assert await query(db, "select from tallybook.credit_entries where booking_id is not null") == []

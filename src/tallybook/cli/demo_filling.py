@@ -22,7 +22,9 @@ from tallybook.domain.mock_exams import Session, parse_session
 from tallybook.domain.staff import StaffRole
 from tallybook.usecases.create_mock_exam import create_mock_exam
 from tallybook.usecases.create_staff import create_staff
-from tallybook.usecases.import_contacts import ImportResult, import_contacts
+from tallybook.usecases.import_contacts import ImportResult
+from tallybook.usecases.import_portal import import_portal
+from tallybook.usecases.import_records import Imported
 from tallybook.usecases.keys import create_key, find_key
 from tallybook.usecases.list_bookings import list_bookings
 from tallybook.usecases.list_mock_exams import list_mock_exams
@@ -90,14 +92,14 @@ async def fill(parts: Parts, kept: DemoSecrets, *, console: Console) -> Filled:
 
 
 async def _import_students(parts: Parts, console: Console) -> None:
-    columns = (TextColumn("Importing students"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("import", total=None)
+        task = progress.add_task("Importing", total=None)
 
-        def show(result: ImportResult) -> None:
-            progress.update(task, completed=result.read, total=result.total)
+        def show(of: str, shown: ImportResult | Imported) -> None:
+            progress.update(task, description=f"Importing {of}", completed=shown.read, total=shown.total)
 
-        result = await import_contacts(parts.db, parts.hubspot, parts.catalog, on_progress=show)
+        result = (await import_portal(parts.mirror, on_progress=show)).contacts
     share = 100 * result.with_any_credits / max(1, result.students)
     console.print(
         f"[dim]Imported {result.students:,} students in {result.duration_s:.1f} s. "

@@ -1,7 +1,8 @@
-"""`tallybook import`: all students of a HubSpot portal."""
+"""`tallybook import`: all students, mock exams and bookings of a HubSpot portal."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,11 @@ from tallybook.domain.errors import SetupError
 if TYPE_CHECKING:
     from tallybook.jobs.lease import JobResult
     from tallybook.usecases.import_contacts import ImportResult
+    from tallybook.usecases.import_portal import PortalImported
+    from tallybook.usecases.import_records import Imported
     from tallybook.wiring import Parts
+
+    Show = Callable[[str, ImportResult | Imported], None]
 
 _A_LINE_EVERY_S = 5.0
 
@@ -24,33 +29,30 @@ _A_LINE_EVERY_S = 5.0
 def import_everything(
     *,
     dry_run: DryRun = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many students.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many of each kind.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=100, help="Students per transaction.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Bring in all students from HubSpot. Repeating it changes nothing; after a stop it goes on."""
-    from tallybook.jobs import import_students
-    from tallybook.jobs.lease import JobResult, JobRunningError, under_lease
-    from tallybook.usecases.import_contacts import import_contacts
+    """Bring in students, mock exams and bookings from HubSpot.
 
-    found: list[ImportResult] = []
+    Repeating it changes nothing; after a stop it goes on.
+    """
+    from tallybook.jobs import import_students
+    from tallybook.jobs.lease import JobRunningError, under_lease
+    from tallybook.usecases.import_portal import import_portal
+
+    found: list[PortalImported] = []
 
     async def work(parts: Parts) -> None:
         parts.settings.needed("HS_PRIVATE_APP_TOKEN")
 
         async def bring_in() -> JobResult:
             with progress(quiet=as_json) as show:
-                result = await import_contacts(
-                    parts.db,
-                    parts.hubspot,
-                    parts.catalog,
-                    limit=limit,
-                    batch_size=batch_size,
-                    dry_run=dry_run,
-                    on_progress=show,
+                result = await import_portal(
+                    parts.mirror, limit=limit, batch_size=batch_size, dry_run=dry_run, on_progress=show
                 )
             found.append(result)
-            return JobResult({"students": result.students}, done=result.complete)
+            return import_students.job_result(result)
 
         if dry_run:
             await bring_in()
@@ -67,10 +69,10 @@ def import_everything(
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Callable[[ImportResult], None]]:
+def progress(*, quiet: bool = False) -> Iterator[Show]:
     """Shows how far an import is: a bar on a terminal, else a line now and then; on standard error."""
     if quiet:
-        yield lambda _: None
+        yield lambda _, __: None
     elif sys.stderr.isatty():
         with _bar() as show:
             yield show
@@ -79,59 +81,71 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[ImportResult], None]]
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[ImportResult], None]]:
+def _bar() -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("contacts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("contacts", total=None)
+        tasks: dict[str, TaskID] = {}
 
-        def show(result: ImportResult) -> None:
-            bar.update(task, completed=result.read, total=result.total)
+        def show(of: str, result: ImportResult | Imported) -> None:
+            if of not in tasks:
+                tasks[of] = bar.add_task(of, total=None)
+            bar.update(tasks[of], completed=result.read, total=result.total)
 
         yield show
 
 
-def _lines() -> Callable[[ImportResult], None]:
+def _lines() -> Show:
     told_at = time.monotonic()
 
-    def show(result: ImportResult) -> None:
+    def show(of: str, result: ImportResult | Imported) -> None:
         nonlocal told_at
         if time.monotonic() - told_at >= _A_LINE_EVERY_S:
             told_at = time.monotonic()
             of_all = f" of {result.total}" if result.total else ""
-            print(f"{result.read}{of_all} contacts read, {result.students} students", file=sys.stderr)
+            print(f"{result.read}{of_all} {of} read", file=sys.stderr)
 
     return show
 
 
-def _show(result: ImportResult, *, dry_run: bool, as_json: bool) -> None:
+def _show(result: PortalImported, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"dry_run": dry_run, **_as_dict(result)})
+        shown = dataclasses.asdict(result)
+        print_json({"dry_run": dry_run, **shown.pop("contacts"), **shown, "complete": result.complete})
         return
+    contacts = result.contacts
     verb = "would be imported" if dry_run else "imported"
-    rate = result.read / result.duration_s if result.duration_s else 0
-    print(f"{result.students} students {verb} in {result.duration_s:.1f} s ({rate:.0f} contacts/s).")
-    if result.resumed:
+    rate = contacts.read / contacts.duration_s if contacts.duration_s else 0
+    print(f"{contacts.students} students {verb} in {contacts.duration_s:.1f} s ({rate:.0f} contacts/s).")
+    if result.skipped or contacts.resumed:
         print("It went on where the last import had stopped; the figures are of this part.")
+    print_fields({f"{name}:": value for name, value in _figures(result).items()})
+
+
+def _figures(result: PortalImported) -> dict[str, Any]:
+    contacts, exams, bookings = result.contacts, result.mock_exams, result.bookings
     shown: dict[str, Any] = {
-        "Contacts read": result.read,
-        "Contacts with any credits": _share(result.with_any_credits, result.students),
+        "Contacts read": contacts.read,
+        "Contacts with any credits": _share(contacts.with_any_credits, contacts.students),
     }
-    for name in sorted(result.with_credits):
-        number = _share(result.with_credits[name], result.students)
-        shown[f"Contacts with {name}"] = f"{number}, {result.credits[name]} credits in all"
-    shown["Numbers that are none"] = result.unreadable or None
-    shown["Not stored (another contact has the e-mail)"] = result.not_stored or None
-    print_fields({f"{name}:": value for name, value in shown.items()})
+    for name in sorted(contacts.with_credits):
+        number = _share(contacts.with_credits[name], contacts.students)
+        shown[f"Contacts with {name}"] = f"{number}, {contacts.credits[name]} credits in all"
+    shown["Numbers that are none"] = contacts.unreadable or None
+    shown["Not stored (another contact has the e-mail)"] = contacts.not_stored or None
+    shown["Mock exams read"] = f"{exams.read}, {exams.seats} seats in all"
+    for name in sorted(exams.sessions):
+        shown[f"Mock exams of {name}"] = exams.sessions[name]
+    shown["Mock exams not stored (see `tallybook sync conflicts`)"] = exams.not_stored or None
+    shown["Bookings read"] = bookings.read
+    for status in sorted(bookings.statuses):
+        shown[f"Bookings {status.lower()}"] = bookings.statuses[status]
+    shown["Bookings paid with a credit"] = bookings.paid
+    shown["Bookings not stored (see `tallybook sync conflicts`)"] = bookings.not_stored or None
+    return shown
 
 
 def _share(part: int, whole: int) -> str:
     return f"{part} ({100 * part / whole if whole else 0:.1f} %)"
-
-
-def _as_dict(result: ImportResult) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +20,7 @@ _SESSIONS_AT_ONCE = 500
 class BookingsImported(Imported):
     """`statuses` counts them by status, `paid` those live ones whose token the catalog knows."""
 
-    statuses: dict[str, int] = field(default_factory=Counter)
+    statuses: dict[str, int] = field(default_factory=dict)
     paid: int = 0
 
 

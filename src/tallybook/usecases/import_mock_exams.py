@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +20,7 @@ from tallybook.usecases.pull_prerequisites import pull_prerequisites
 class MockExamsImported(Imported):
     """`sessions` counts those that can take place by mock type; the others are `not_stored`."""
 
-    sessions: dict[str, int] = field(default_factory=Counter)
+    sessions: dict[str, int] = field(default_factory=dict)
     seats: int = 0
 
 
