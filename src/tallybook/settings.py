@@ -26,11 +26,8 @@ Names = tuple[str, ...]
 SHORTEST_SECRET_KEY = 32
 
 NOT_USED_YET: Mapping[str, str] = {
-    "CREDITS_CACHE_TTL_S": "balances are always read from the database",
-    "REDIS_URL": "nothing is cached outside PostgreSQL",
     "SUPABASE_JWT_SECRET": "staff sign in with local accounts",
     "SUPABASE_URL": "staff sign in with local accounts",
-    "TALLYBOOK_PUBLIC_URL": "webhooks of HubSpot are not received",
     "TALLYBOOK_SUPABASE_STUDENTS": "students sign in here only",
 }
 """Settings of the product that this release does not use, and what holds instead."""
@@ -60,7 +57,7 @@ class Settings(BaseSettings):
     )
 
     api_base_url: str | None = None
-    credits_cache_ttl_s: int = 0
+    credits_cache_ttl_s: Annotated[int, Field(ge=0, le=3600)] = 0
     cron_secret: SecretStr | None = None
     database_migration_url: SecretStr | None = None
     database_url: SecretStr | None = None

@@ -41,6 +41,7 @@ from tallybook.usecases.check_readiness import (
     demand_readiness,
     demand_schema,
 )
+from tallybook.usecases.credits_cache import EVERYBODY, CreditsCache, changed_contact
 from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from tallybook.api.deps import ApiConfig, CronJob
+    from tallybook.outbound.changes import ChangeBus
 
 SHARES: Mapping[CallKind, float] = {
     CallKind.MISS: 1.0,
@@ -157,6 +159,8 @@ class Parts:
     hubspot: HubSpotClient
     students: Students
     crm_calls: CrmCallCounts
+    credits_cache: CreditsCache | None = None
+    changes: ChangeBus | None = None
 
     @property
     def mirror(self) -> Mirror:
@@ -171,6 +175,8 @@ class Parts:
 
     async def close(self) -> None:
         """Closes all connections."""
+        if self.changes is not None:
+            await self.changes.aclose()
         await self.hubspot.aclose()
         await self.db.close()
 
@@ -213,6 +219,7 @@ def assemble(settings: Settings, *, pool_size: int | None = None) -> Parts:
     hubspot = HubSpotClient(
         connection, budget=_budget(settings, db, connection.answer_timeout_s), observer=counts
     )
+    cache, changes = _display_cache(settings, db)
     return Parts(
         settings=settings,
         catalog=catalog,
@@ -220,7 +227,32 @@ def assemble(settings: Settings, *, pool_size: int | None = None) -> Parts:
         hubspot=hubspot,
         students=Students(hubspot, db, catalog),
         crm_calls=counts,
+        credits_cache=cache,
+        changes=changes,
     )
+
+
+def _display_cache(settings: Settings, db: Database) -> tuple[CreditsCache | None, ChangeBus | None]:
+    """What shows credits without asking the database, where that was asked for, and what keeps it fresh."""
+    if settings.credits_cache_ttl_s <= 0:
+        return None, None
+    cache, changes = CreditsCache(settings.credits_cache_ttl_s), None
+    redis_url = settings.text("REDIS_URL")
+    if redis_url is not None:
+        # Only those who use it need the library.
+        from tallybook.outbound.changes import ChangeBus  # noqa: PLC0415
+
+        changes = ChangeBus(redis_url)
+
+    def answered(query: str, params: Mapping[str, object]) -> None:
+        contact = changed_contact(query, params)
+        if contact is not None:
+            cache.forget(contact)
+            if changes is not None:
+                changes.tell(contact)
+
+    db.watch_answers(answered)
+    return cache, changes
 
 
 @asynccontextmanager
@@ -305,6 +337,7 @@ def create_application(parts: Parts) -> ASGIApp:
             config=_api_config(settings),
             find_key=partial(find_key, parts.db),
             mailer=mailer(settings),
+            credits_cache=parts.credits_cache,
             verify_staff=partial(verify_staff, parts.db),
             admit_staff=partial(admit_staff, parts.db),
             refresh_contact=partial(_refresh_contact, parts),
@@ -438,7 +471,21 @@ async def _lifespan(parts: Parts) -> AsyncIterator[None]:
     # What is there now stays until the end: the collector need not look at it again with every pass.
     gc.freeze()
     try:
-        async with _telling_calls(parts):
+        async with _telling_calls(parts), _hearing_changes(parts):
             yield
     finally:
         await parts.close()
+
+
+@asynccontextmanager
+async def _hearing_changes(parts: Parts) -> AsyncIterator[None]:
+    """Meanwhile, what other processes changed is forgotten here."""
+    if parts.changes is None or parts.credits_cache is None:
+        yield
+        return
+    task = asyncio.create_task(parts.changes.hear(parts.credits_cache.forget, everybody=EVERYBODY))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -79,7 +79,7 @@ def test_a_misspelt_setting_is_told_with_the_one_that_was_meant():
 
 def test_a_setting_that_this_release_does_not_use_is_named_once():
     """Whoever sets it hears that nothing comes of it."""
-    assert [line.split()[0] for line in load(REDIS_URL="redis://x").warnings] == ["REDIS_URL"]
+    assert [line.split()[0] for line in load(SUPABASE_URL="https://x").warnings] == ["SUPABASE_URL"]
 
 
 def test_the_environment_wins_over_the_file(tmp_path):

@@ -14,6 +14,7 @@ from tallybook.api.keys import FindKey
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.mirror import MirroredType
 from tallybook.postgres.pool import Database
+from tallybook.usecases.credits_cache import CreditsCache
 from tallybook.usecases.find_student import Students
 
 CronJob = Callable[[float], Awaitable[Mapping[str, Any]]]
@@ -86,6 +87,8 @@ class AppDeps:
     config: ApiConfig
     find_key: FindKey
     mailer: CodeMailer | None = None
+    credits_cache: CreditsCache | None = None
+    """For showing credits only; None reads the database every time."""
     verify_staff: VerifyStaff | None = None
     admit_staff: AdmitStaff | None = None
     refresh_contact: RefreshContact | None = None

@@ -244,9 +244,17 @@ async def capacity(services: Services, call: Call) -> Reply:
 
 
 async def credits_of_student(services: Services, call: Call) -> Reply:
-    """All balances of the student, from the database with or without `refresh`."""
+    """All balances of the student; `refresh` asks past a display cache, where one is on."""
     deps = services.deps
-    return _reply(await show_credits(deps.db, deps.students, caller=call.caller, pair=pair_of(call)))
+    answer = await show_credits(
+        deps.db,
+        deps.students,
+        caller=call.caller,
+        pair=pair_of(call),
+        cache=deps.credits_cache,
+        refresh=call.query.refresh,
+    )
+    return _reply(answer)
 
 
 async def usage(services: Services, call: Call) -> Reply:

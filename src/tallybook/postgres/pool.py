@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -74,6 +74,11 @@ class Database:
         self._open = 0
         self._down_until = 0.0
         self._closed = False
+        self._on_answer: Callable[[str, Mapping[str, Any]], None] | None = None
+
+    def watch_answers(self, told: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """`told` is called with name and parameters of every statement that was answered."""
+        self._on_answer = told
 
     @property
     def use(self) -> PoolUse:
@@ -125,6 +130,8 @@ class Database:
                 raise
             else:
                 self._release(connection)
+                if self._on_answer is not None:
+                    self._on_answer(query, params)
                 return rows
         raise AssertionError("unreachable")
 
