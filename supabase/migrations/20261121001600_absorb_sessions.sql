@@ -302,10 +302,11 @@ begin
         return tallybook.became(p_item, null, 'not_stored', p_item ->> 'problems');
     end if;
     v_exam := jsonb_populate_record(null::tallybook.mock_exams, (p_item -> 'schedule') || (p_item -> 'first'));
-    insert into tallybook.mock_exams (hubspot_id, mock_type, mock_set, exam_on, start_time, end_time, time_zone,
+    insert into tallybook.mock_exams (id, hubspot_id, mock_type, mock_set, exam_on, start_time, end_time, time_zone,
         starts_at, ends_at, location, address, capacity, activation, opens_at, crm_modified_at, crm_base, synced_at,
         created_at)
-    values (v_hubspot_id, v_exam.mock_type, v_exam.mock_set, v_exam.exam_on, v_exam.start_time, v_exam.end_time,
+    values (coalesce(tallybook.uuid_or_null(p_item ->> 'tallybook_id'), gen_random_uuid()), v_hubspot_id,
+        v_exam.mock_type, v_exam.mock_set, v_exam.exam_on, v_exam.start_time, v_exam.end_time,
         v_exam.time_zone, v_exam.starts_at, v_exam.ends_at, v_exam.location, v_exam.address, v_exam.capacity,
         v_exam.activation, v_exam.opens_at, (p_item ->> 'updated_at')::timestamptz, p_item -> 'texts',
         pg_catalog.clock_timestamp(),
@@ -897,7 +898,8 @@ declare
     v_exam tallybook.mock_exams;
     v_names record;
     v_text text;
-    v_id uuid := gen_random_uuid();
+    -- One that was made here, in an hour this database has forgotten, keeps the id it was given.
+    v_id uuid := coalesce(tallybook.uuid_or_null(p_item ->> 'tallybook_id'), gen_random_uuid());
     v_is_live boolean := p_item ->> 'status' <> 'Cancelled';
     v_now timestamptz := pg_catalog.clock_timestamp();
 begin
@@ -994,7 +996,9 @@ declare
     v_exam_id uuid;
     v_answer tallybook.answer;
     v_id uuid;
-    v_imported boolean := tallybook.predates_import((p_item ->> 'created_at')::timestamptz);
+    -- Only Tallybook writes its ids: such a booking was granted and paid by the rules, in an hour that is forgotten.
+    v_imported boolean := tallybook.predates_import((p_item ->> 'created_at')::timestamptz)
+        or tallybook.uuid_or_null(p_item ->> 'tallybook_id') is not null;
 begin
     select e.id into v_exam_id from tallybook.mock_exams e where e.hubspot_id = p_item ->> 'mock_exam_hubspot_id';
     if (p_item ->> 'archived')::boolean then

@@ -1,0 +1,2 @@
+-- Everything was compared: pushing goes on.
+select tallybook.end_restore(%(epoch)s)
