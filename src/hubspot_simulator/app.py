@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
 from ipaddress import ip_address
@@ -31,6 +32,7 @@ Headers = list[tuple[bytes, bytes]]
 Sendable = tuple[int, bytes, Headers]
 
 BACK_DOOR = "/_simulator/"
+BODY_MAX = 10_000_000
 AUTOSAVE_S = 2.0
 AUTOSAVE_MAX_RECORDS = 50_000
 _BEARER = re.compile(rb"[Bb]earer +(\S+)")
@@ -128,6 +130,9 @@ class Simulator:
             portal.stats.calls[kind] += 1
         fault = self.faults.take(method, scope["path"])
         body = await _body(receive)
+        if body is None:
+            await _send(send, *self._refusal(ApiError(413, "Request entity too large")))
+            return
         query = scope["query_string"].decode("latin-1")
         call = Call(method, parts, query, body, self._source(app))
         if fault is not None:
@@ -147,12 +152,13 @@ class Simulator:
         portal = self.portal
         call.at_ms = portal.now_ms()
         try:
-            if handler is None:
-                raise not_found("resource not found")
             access.demand(portal, call.method, call.parts)
-            answer = handler(portal, call)
+            answer = (handler or _nothing_here)(portal, call)
         except ApiError as error:
             return self._refusal(error)
+        except Exception:  # noqa: BLE001 - a client must never see what went wrong in here.
+            traceback.print_exc()
+            return self._refusal(ApiError(500, "internal error", category="INTERNAL_ERROR"))
         finally:
             self.webhooks.flush()
         return answer.status, b"" if answer.body is None else _encode(answer.body), self._common(answer)
@@ -229,24 +235,31 @@ class Simulator:
 
     async def _back_door(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Loopback clients only; neither counted nor delayed."""
-        body = await _body(receive)
+        body = await _body(receive) or b""
         if not _loopback(scope.get("client")):
             await _send(send, *self._refusal(ApiError(403, "The back door is open on loopback only.")))
             return
         try:
             path = tuple(scope["path"].removeprefix(BACK_DOOR).strip("/").split("/"))
             answer = backdoor.answer(self, scope["method"], path, body)
+            sent = answer.status, _encode(answer.body), self._common(answer)
         except ApiError as error:
-            await _send(send, *self._refusal(error))
-            return
+            sent = self._refusal(error)
+        except Exception:  # noqa: BLE001 - as above.
+            traceback.print_exc()
+            sent = self._refusal(ApiError(500, "internal error", category="INTERNAL_ERROR"))
         finally:
             self.webhooks.flush()
-        await _send(send, answer.status, _encode(answer.body), self._common(answer))
+        await _send(send, *sent)
 
 
 def create_app(settings: Settings | None = None, clock: Callable[[], float] | None = None) -> Simulator:
     """The ASGI app of one portal; `clock` gives seconds since the epoch and is there for tests."""
     return Simulator(settings or Settings(), clock)
+
+
+def _nothing_here(portal: Portal, call: Call) -> Answer:  # noqa: ARG001 - the shape of a handler.
+    raise not_found("resource not found")
 
 
 def _token(scope: Scope) -> str | None:
@@ -268,13 +281,18 @@ def _loopback(client: tuple[str, int] | None) -> bool:
     return (mapped or address).is_loopback
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive) -> bytes | None:
+    """The body of a request; None when it is larger than any call needs."""
     chunks: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             break
         chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > BODY_MAX:
+            return None
         if not message.get("more_body"):
             break
     return b"".join(chunks)

@@ -91,7 +91,7 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
 def _json(body: bytes, model: type[Model]) -> Model:
     try:
         return msgspec.json.decode(body or b"{}", type=model)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise invalid(f"Back door: {error}") from None
 
 

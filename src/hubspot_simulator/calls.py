@@ -8,7 +8,7 @@ import msgspec
 
 from hubspot_simulator.errors import ApiError, invalid
 from hubspot_simulator.records import Source
-from hubspot_simulator.values import Raw, iso
+from hubspot_simulator.values import Raw, iso, whole_id
 
 Model = TypeVar("Model")
 
@@ -49,9 +49,10 @@ class Call:
         text = self.text(name)
         if text is None:
             return default
-        if not text.isdigit():
+        number = whole_id(text)
+        if number is None:
             raise invalid(f"Invalid value for parameter {name}: {text}")
-        return int(text)
+        return number
 
     def json(self, model: type[Model]) -> Model:
         """The body as a typed value; ApiError 400 when it is no JSON or has another shape."""
@@ -59,7 +60,7 @@ class Call:
             return msgspec.json.decode(self.body, type=model, strict=False)
         except msgspec.ValidationError as error:
             raise invalid(f"Invalid input JSON: {error}") from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise invalid(f"Invalid input JSON on line 1, column 1: {error}") from None
 
 

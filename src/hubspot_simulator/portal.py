@@ -14,7 +14,7 @@ from hubspot_simulator.records import Entry, Record, RecordStore, Source, TakenE
 from hubspot_simulator.rules import Rules
 from hubspot_simulator.settings import Settings
 from hubspot_simulator.stats import Stats
-from hubspot_simulator.values import BadValueError, Raw, as_text, checked, checked_email, iso
+from hubspot_simulator.values import BadValueError, Raw, as_text, checked, checked_email, iso, whole_id
 
 # Every type starts at the same id: HubSpot's ids are unique per type only, and code that forgets it fails
 # here.
@@ -312,7 +312,8 @@ def app_id(token: str) -> int:
 
 def user_number(user: str) -> int:
     """The user id HubSpot's histories carry for a person known by a name or an address."""
-    return int(user) if user.isdigit() else 10_000_000 + crc32(user.encode()) % 80_000_000
+    number = whole_id(user)
+    return 10_000_000 + crc32(user.encode()) % 80_000_000 if number is None else number
 
 
 def _entry_answer(entry: Entry) -> dict[str, Any]:
@@ -324,6 +325,6 @@ def _entry_answer(entry: Entry) -> dict[str, Any]:
     }
     if entry.source.user is not None:
         shown["updatedByUserId"] = user_number(entry.source.user)
-        if not entry.source.user.isdigit():
+        if whole_id(entry.source.user) is None:
             shown["sourceLabel"] = entry.source.user
     return shown

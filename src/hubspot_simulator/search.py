@@ -9,7 +9,7 @@ from hubspot_simulator.calls import Answer, Call
 from hubspot_simulator.errors import bad_values, invalid
 from hubspot_simulator.portal import Portal
 from hubspot_simulator.records import Record, RecordStore
-from hubspot_simulator.values import instant_ms, number
+from hubspot_simulator.values import instant_ms, number, whole_id
 
 PAGE_MAX = 200
 TOTAL_MAX = 10_000
@@ -79,14 +79,14 @@ def search(portal: Portal, call: Call) -> Answer:
 def _checked_page(body: SearchBody) -> int:
     if not 0 <= body.limit <= PAGE_MAX:
         raise invalid(f"The limit must be between 0 and {PAGE_MAX}")
-    after = "0" if body.after in {None, ""} else str(body.after)
-    if not after.isdigit():
-        raise invalid(f"after must be an integer: {after}")
-    if int(after) + body.limit > TOTAL_MAX:
+    after = whole_id("0" if body.after in {None, ""} else str(body.after))
+    if after is None:
+        raise invalid(f"after must be an integer: {body.after}")
+    if after + body.limit > TOTAL_MAX:
         raise invalid(f"Search results are limited to {TOTAL_MAX} in total; narrow the filters")
     if len(body.sorts) > 1:
         raise invalid("Only one sort is supported")
-    return int(after)
+    return after
 
 
 def _check_groups(portal: Portal, store: RecordStore, groups: Sequence[Sequence[Filter]]) -> None:
@@ -123,7 +123,7 @@ def _key(store: RecordStore, name: str, text: str) -> Key | None:
     """A text as search compares it: instants in milliseconds, numbers as numbers, strings without case."""
     kind = store.kind.properties[name].type
     if name == "hs_object_id":
-        return int(text) if text.isdigit() else None
+        return whole_id(text)
     if kind in {"date", "datetime"}:
         return instant_ms(text)
     if kind == "number":
