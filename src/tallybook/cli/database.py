@@ -117,15 +117,28 @@ def verify(
     *,
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Compare HubSpot with whatever is settled here, too.")
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="S", help="With --mirror: wait so many seconds for what is still on its way."
+        ),
+    ] = 0.0,
 ) -> None:
     """Recompute every number from the ledger; exit code 1 and a list when one is wrong."""
-    from tallybook.cli.verifying import show_report
+    from tallybook.cli.verifying import compare_mirror, show_report
     from tallybook.usecases.verify import verify as recompute
 
     async def work(parts: Parts) -> Any:
-        return await recompute(parts.db)
+        if mirror:
+            parts.settings.needed("HS_PRIVATE_APP_TOKEN")
+        compared = await compare_mirror(parts.mirror, wait_s=wait, quiet=as_json) if mirror else None
+        return await recompute(parts.db), compared
 
-    if not show_report(with_parts(work), as_json=as_json, strict=strict):
+    report, compared = with_parts(work)
+    if not show_report(report, compared=compared, as_json=as_json, strict=strict):
         raise typer.Exit(1)
 
 
