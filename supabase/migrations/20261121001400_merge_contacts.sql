@@ -471,7 +471,8 @@ begin
         session_epoch = c.session_epoch + ((a.taken ? 'email' and c.email is not null)
                                            or (a.taken ? 'student_id' and c.student_id is not null))::integer,
         archived_at = case when (a.r ->> 'archived')::boolean then coalesce(c.archived_at, p_now) end,
-        crm_base = c.crm_base || a.base,
+        crm_base = c.crm_base || a.base || case when a.r ->> 'tallybook_id' is null then '{}'
+                                                else jsonb_build_object('tallybook_id', a.r -> 'tallybook_id') end,
         -- Once our newest write has been seen, what was sent before it need not be recognised any more.
         crm_sent = case when c.crm_sent = '{}' or (a.r ->> 'write_no')::bigint is distinct from c.write_no then c.crm_sent
                         else c.crm_sent - array(
@@ -670,7 +671,7 @@ $$;
 
 drop function tallybook.absorb_contacts(jsonb, text);
 
--- The only door for remote numbers. p_contacts: [{hubspot_id, tallybook_id, updated_at, archived, stamp, write_no,
+-- The only door for remote numbers. p_contacts: [{hubspot_id, merged_ids, tallybook_id, updated_at, archived, stamp, write_no,
 -- balances: {type: n}, empty: [type], unreadable: {type: text}, negative: [type], texts: {property: text}, unreadable_texts,
 -- store, history?: {late, balances: {type: [{number, empty, at, own, actor}]}, texts: {property: {at, own}}}}]; a field
 -- that an answer did not contain is absent and is not written.
@@ -711,9 +712,22 @@ begin
         select o.id from jsonb_array_elements(p_contacts) r
         join tallybook.contacts o on o.email = r -> 'texts' ->> 'email' and o.merged_into is null
         union all
-        select tallybook.uuid_or_null(r ->> 'tallybook_id') from jsonb_array_elements(p_contacts) r)
+        select tallybook.uuid_or_null(r ->> 'tallybook_id') from jsonb_array_elements(p_contacts) r
+        union all
+        select o.id from jsonb_array_elements(p_contacts) r
+        cross join lateral jsonb_array_elements_text(r -> 'merged_ids') m
+        join tallybook.contacts o on o.hubspot_id = m and o.merged_into is null)
     order by c.id for no key update;
 
+    for v_answer in
+        select r from jsonb_array_elements(p_contacts) r
+        where exists (select from jsonb_array_elements_text(r -> 'merged_ids') m
+                      join tallybook.contacts o on o.hubspot_id = m and o.merged_into is null
+                      where m <> r ->> 'hubspot_id')
+        order by r ->> 'hubspot_id'
+    loop
+        perform tallybook.follow_merge(v_answer, p_first_reason);
+    end loop;
     v_read_again := tallybook.link_contacts(p_contacts);
 
     perform from tallybook.contacts c

@@ -83,6 +83,7 @@ _contact = _group("One person: balances, grants, re-reading from HubSpot.")
 _contact.command("show")(contacts.show)
 _contact.command("grant", context_settings={"ignore_unknown_options": True})(contacts.grant)
 _contact.command("refresh")(contacts.refresh)
+_contact.command("erase")(contacts.erase)
 app.add_typer(_contact, name="contact")
 
 _booking = _group("One booking.")

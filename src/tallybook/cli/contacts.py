@@ -80,6 +80,35 @@ def refresh(contact: Contact, *, as_json: AsJson = False) -> None:
     _show(with_parts(work), as_json=as_json)
 
 
+def erase(
+    contact: Contact,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a person: names, addresses and texts go, every number stays. It cannot be undone.
+
+    HubSpot is not told: delete the person there as well.
+    """
+    from tallybook.usecases.erase_contact import erase_contact
+
+    async def work(parts: Parts) -> dict[str, Any]:
+        ref = checked(contact)
+        if not yes and not typer.confirm(f"Forget {ref} for good?", err=True):
+            raise typer.Abort
+        answer = await erase_contact(parts.db, contact=ref, reason=reason, actor=actor())
+        return dict(json.loads(answer.data))
+
+    done = with_parts(work)
+    if as_json:
+        print_json(done)
+        return
+    print(f"{done['id']} is forgotten.")
+    if done.get("live_bookings"):
+        print(f"{done['live_bookings']} seats are still taken: tallybook booking cancel gives them back.")
+
+
 def checked(contact: str) -> str:
     """The same text when it can name a contact. Raises ValidationError."""
     from tallybook.domain.contacts import parse_contact_ref

@@ -104,11 +104,12 @@ class HubSpotClient(WriteCalls):
         deadline_s: float,
         id_property: str | None = None,
         with_history: Sequence[str] = (),
+        archived: bool = False,
     ) -> tuple[Record, ...]:
         """The records that exist among at most 100 ids (50 with history), in one call, without those missing.
 
         `id_property` reads by a unique property instead of the record id, such as `email`: it has no index
-        lag.
+        lag. `archived` reads those in the recycle bin, and no others.
         """
         wanted = list(dict.fromkeys(ids))
         if len(wanted) > (HISTORY_BATCH_SIZE if with_history else BATCH_SIZE):
@@ -130,6 +131,7 @@ class HubSpotClient(WriteCalls):
             operation=f"read {object_type}",
             kind=kind,
             deadline_s=deadline_s,
+            query={"archived": "true"} if archived else None,
             body=body,
         )
         return page.results

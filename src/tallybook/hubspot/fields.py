@@ -22,19 +22,22 @@ from tallybook.hubspot.stamps import parse_stamp
 
 STAMP_PROPERTY = "tallybook_sync"
 ID_PROPERTY = "tallybook_id"
+MERGED_IDS_PROPERTY = "hs_merged_object_ids"
 TEXT_PROPERTIES = ("email", "student_id", "firstname", "lastname", "ndecc_exam_date")
+_RECORD_ID = re.compile(r"[0-9]{1,20}", re.ASCII)
 _NEGATIVE = re.compile(r"-[0-9]+(?:\.0*)?", re.ASCII)
 
 
 def contact_properties(catalog: Catalog) -> tuple[str, ...]:
     """What to ask HubSpot for when reading contacts; all balances always together."""
     balances = (found.hubspot_property for found in catalog.credit_types if found.hubspot_property)
-    return (*TEXT_PROPERTIES, *balances, ID_PROPERTY, STAMP_PROPERTY)
+    return (*TEXT_PROPERTIES, *balances, ID_PROPERTY, STAMP_PROPERTY, MERGED_IDS_PROPERTY)
 
 
 def history_properties(catalog: Catalog) -> tuple[str, ...]:
     """Whose histories to ask for when own writes are unread."""
-    return tuple(name for name in contact_properties(catalog) if name != ID_PROPERTY)
+    unneeded = (ID_PROPERTY, MERGED_IDS_PROPERTY)
+    return tuple(name for name in contact_properties(catalog) if name not in unneeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class RemoteContact:
     means nothing. `balances` holds the numbers by credit type (empty ones as 0, also named in `empty`),
     `unreadable` the text of those that are none, by credit type. `notes` say which other values could not be
     taken and why; `unreadable_texts` holds them by property. `history` is there when it was asked for.
+    `merged_ids` are the records this one was made of, the one whose values it shows first.
     """
 
     hubspot_id: str
@@ -64,6 +68,7 @@ class RemoteContact:
     notes: tuple[str, ...]
     unreadable_texts: Mapping[str, str] = field(default_factory=dict)
     history: ContactHistory | None = None
+    merged_ids: tuple[str, ...] = ()
 
     def to_absorb(self, *, store: bool = True) -> dict[str, Any]:
         """The contact as the database function `absorb_contacts` takes it; absent fields are left out.
@@ -81,6 +86,7 @@ class RemoteContact:
         stamp = parse_stamp(self.stamp)
         return {
             "hubspot_id": self.hubspot_id,
+            "merged_ids": self.merged_ids,
             "tallybook_id": self.tallybook_id,
             "updated_at": self.updated_at.isoformat(),
             "archived": self.archived,
@@ -130,6 +136,7 @@ def parse_contact(record: Record, catalog: Catalog) -> RemoteContact:
         notes=tuple(f"{name} {problem}" for name, problem in problems.items()),
         unreadable_texts={name: _shown(texts[name]) for name in problems},
         history=parse_history(record, catalog, stamp_property=STAMP_PROPERTY, texts=TEXT_PROPERTIES),
+        merged_ids=tuple(_RECORD_ID.findall(properties.get(MERGED_IDS_PROPERTY) or "")),
     )
 
 

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from tallybook.domain.mirror import Outcome
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import BATCH_SIZE, HISTORY_BATCH_SIZE
 from tallybook.hubspot.connection import CONTACTS
-from tallybook.hubspot.fields import contact_properties, history_properties, parse_contact
-from tallybook.hubspot.records import Record
+from tallybook.hubspot.fields import (
+    RemoteContact,
+    contact_properties,
+    history_properties,
+    parse_contact,
+)
 from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.mirror import Mirror, Pulled
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What one pull has brought so far."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-
-    def with_outcome(self, *wanted: Outcome) -> tuple[str, ...]:
-        return tuple(hubspot_id for hubspot_id, outcome in self.outcomes.items() if outcome in wanted)
-
-    def pulled(self) -> Pulled:
-        return Pulled(
-            read=len(self.outcomes),
-            absorbed=len(self.with_outcome(Outcome.ABSORBED, Outcome.OLDER)),
-            again=self.with_outcome(Outcome.NEED_HISTORY, Outcome.AGAIN),
-            missing=tuple(self.missing),
-            errors=dict.fromkeys(
-                self.with_outcome(Outcome.AHEAD),
-                "HubSpot knows a later write of ours than this database: it was restored from a backup",
-            ),
-        )
 
 
 async def pull_contacts(
@@ -51,39 +32,104 @@ async def pull_contacts(
     """Reads these contacts and absorbs them, a hundred a call; those that need their histories, fifty a call.
 
     `with_history` asks for them at once, as a read-back of own writes does. `students_only`: people without a
-    student ID are merged only when they are stored already. Raises CrmBusy, CrmUnavailable, SetupError,
-    DatabaseUnavailable; what was absorbed until then stays.
+    student ID are merged only when they are stored already. One of ours that HubSpot does not show is read
+    singly before it counts as gone: it may have become another record, or be in the recycle bin. Raises
+    CrmBusy, CrmUnavailable, SetupError, DatabaseUnavailable; what was absorbed until then stays.
     """
+    reader = _Reader(mirror, kind, deadline_s, students_only=students_only, first_reason=first_reason)
     wanted = tuple(dict.fromkeys(hubspot_ids))
-    progress = _Progress()
-
-    async def read(ids: Sequence[str], *, history: bool) -> None:
-        records = await mirror.client.batch_read(
-            CONTACTS,
-            ids,
-            properties=contact_properties(mirror.catalog),
-            with_history=history_properties(mirror.catalog) if history else (),
-            kind=kind,
-            deadline_s=deadline_s,
-        )
-        progress.missing += sorted(set(ids) - {record.id for record in records})
-        await absorb(records)
-
-    async def absorb(records: Sequence[Record]) -> None:
-        if not records:
-            return
-        absorbed = await absorb_contacts(
-            mirror.db,
-            [parse_contact(record, mirror.catalog) for record in records],
-            first_reason=first_reason,
-            students_only=students_only,
-        )
-        progress.outcomes.update((hubspot_id, each.outcome) for hubspot_id, each in absorbed.items())
-
     if not with_history:
         for start in range(0, len(wanted), BATCH_SIZE):
-            await read(wanted[start : start + BATCH_SIZE], history=False)
-        wanted = progress.with_outcome(Outcome.NEED_HISTORY)
+            await reader.read(wanted[start : start + BATCH_SIZE], history=False)
+        wanted = reader.with_outcome(Outcome.NEED_HISTORY)
     for start in range(0, len(wanted), HISTORY_BATCH_SIZE):
-        await read(wanted[start : start + HISTORY_BATCH_SIZE], history=True)
-    return progress.pulled()
+        await reader.read(wanted[start : start + HISTORY_BATCH_SIZE], history=True)
+    await reader.follow_missing()
+    return reader.pulled()
+
+
+class _Reader:
+    """Reads and absorbs in parts, and remembers what became of each record."""
+
+    def __init__(
+        self, mirror: Mirror, kind: CallKind, deadline_s: float, *, students_only: bool, first_reason: str
+    ) -> None:
+        self._mirror = mirror
+        self._kind = kind
+        self._deadline_s = deadline_s
+        self._students_only = students_only
+        self._first_reason = first_reason
+        self._outcomes: dict[str, Outcome] = {}
+        self._missing: set[str] = set()
+
+    async def read(self, ids: Sequence[str], *, history: bool) -> None:
+        """Reads and absorbs what one call can ask for."""
+        contacts = await self._fetch(ids, history=history)
+        found = {each.hubspot_id for each in contacts}
+        found.update(old_id for each in contacts for old_id in each.merged_ids)
+        self._missing.update(set(ids) - found)
+        await self._absorb(contacts)
+
+    async def follow_missing(self) -> None:
+        """Finds out what has become of those of ours that were not shown."""
+        rows = await self._mirror.db.fetch_all("known_contacts", {"hubspot_ids": sorted(self._missing)})
+        gone = []
+        for (hubspot_id,) in rows:
+            contacts = await self._fetch([hubspot_id], history=False)
+            if not contacts:
+                contacts = await self._fetch([hubspot_id], history=False, archived=True)
+            if contacts:
+                self._missing.discard(hubspot_id)
+                await self._absorb([replace(each, merged_ids=_with(each, hubspot_id)) for each in contacts])
+            else:
+                gone.append(hubspot_id)
+        if gone:
+            await self._mirror.db.fetch_all("mark_contacts_deleted", {"hubspot_ids": gone})
+
+    def with_outcome(self, *wanted: Outcome) -> tuple[str, ...]:
+        """The ids of the records of which one of these has become."""
+        return tuple(hubspot_id for hubspot_id, outcome in self._outcomes.items() if outcome in wanted)
+
+    def pulled(self) -> Pulled:
+        """The sum of it."""
+        return Pulled(
+            read=len(self._outcomes),
+            absorbed=len(self.with_outcome(Outcome.ABSORBED, Outcome.OLDER)),
+            again=self.with_outcome(Outcome.NEED_HISTORY, Outcome.AGAIN),
+            missing=tuple(sorted(self._missing)),
+            errors=dict.fromkeys(
+                self.with_outcome(Outcome.AHEAD),
+                "HubSpot knows a later write of ours than this database: it was restored from a backup",
+            ),
+        )
+
+    async def _fetch(
+        self, ids: Sequence[str], *, history: bool, archived: bool = False
+    ) -> list[RemoteContact]:
+        catalog = self._mirror.catalog
+        records = await self._mirror.client.batch_read(
+            CONTACTS,
+            ids,
+            properties=contact_properties(catalog),
+            with_history=history_properties(catalog) if history else (),
+            kind=self._kind,
+            deadline_s=self._deadline_s,
+            archived=archived,
+        )
+        return [parse_contact(record, catalog) for record in records]
+
+    async def _absorb(self, contacts: Sequence[RemoteContact]) -> None:
+        if not contacts:
+            return
+        absorbed = await absorb_contacts(
+            self._mirror.db,
+            contacts,
+            first_reason=self._first_reason,
+            students_only=self._students_only,
+        )
+        self._outcomes.update((hubspot_id, each.outcome) for hubspot_id, each in absorbed.items())
+
+
+def _with(contact: RemoteContact, hubspot_id: str) -> tuple[str, ...]:
+    """The ids merged into a contact, and the one it was found by."""
+    return tuple(dict.fromkeys((*contact.merged_ids, hubspot_id)))
