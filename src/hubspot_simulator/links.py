@@ -47,7 +47,7 @@ def drop_kind(portal: "Portal", type_id: int) -> None:
     gone = {kind.type_id, kind.inverse_id}
     for from_type, to_type in {(kind.from_type, kind.to_type), (kind.to_type, kind.from_type)}:
         for record in portal.stores[from_type].records:
-            for other_id in (record.links or {}).get(to_type, {}):
+            for other_id in list((record.links or {}).get(to_type, {})):
                 _remove(record, to_type, other_id, gone)
     for one in gone:
         portal.link_types.pop(one, None)
@@ -134,22 +134,18 @@ def _kinds(record: Record, to_type: str, to_id: int) -> tuple[int, ...]:
 
 
 def _add(record: Record, to_type: str, to_id: int, kinds: set[int]) -> None:
-    links = dict(record.links or {})
-    there = dict(links.get(to_type, {}))
+    if record.links is None:
+        record.links = {}
+    there = record.links.setdefault(to_type, {})
     there[to_id] = tuple(sorted({*there.get(to_id, ()), *kinds}))
-    links[to_type] = there
-    record.links = links
 
 
 def _remove(record: Record, to_type: str, to_id: int, kinds: set[int]) -> None:
-    if record.links is None or to_id not in record.links.get(to_type, {}):
-        return
-    there = dict(record.links[to_type])
-    left = tuple(one for one in there[to_id] if one not in kinds)
+    there = (record.links or {}).get(to_type, {})
+    left = tuple(one for one in there.get(to_id, ()) if one not in kinds)
     if left:
         there[to_id] = left
     else:
-        del there[to_id]
-    record.links = {**record.links, to_type: there}
-    if not there:
-        del record.links[to_type]
+        there.pop(to_id, None)
+    if record.links is not None and not there:
+        record.links.pop(to_type, None)

@@ -65,7 +65,7 @@ class Record:
         twin = Record(self.id, self.values, self.created_ms, self.source)
         twin.modified_ms = self.modified_ms
         twin.archived_ms = self.archived_ms
-        twin.links = self.links
+        twin.links = None if self.links is None else {kind: dict(ids) for kind, ids in self.links.items()}
         return twin
 
 

@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,12 @@ class SearchIndex:
         self._log_ids: array[int] = array("q")
         self._by_value: dict[str, dict[str, int | set[int]]] = {}
         self._waiting: dict[int, list[tuple[float, Record | None]]] = {}
+        self._due: deque[tuple[float, int]] = deque()
 
     def created(self, record: "Record") -> None:
         """Take in a new record."""
         if self.lag_s > 0:
-            self._waiting.setdefault(record.id, []).append((self.now_s + self.lag_s, None))
+            self._wait(record.id, None)
         self._log(record)
         for name, values in self._by_value.items():
             self._put(values, record.id, self.store.value(record, name))
@@ -39,7 +41,7 @@ class SearchIndex:
     def changing(self, record: "Record", names: Iterable[str]) -> None:
         """Called before a write: keep what search goes on seeing, drop what is indexed by value."""
         if self.lag_s > 0:
-            self._waiting.setdefault(record.id, []).append((self.now_s + self.lag_s, record.copy()))
+            self._wait(record.id, record.copy())
         for name in names:
             if name in self._by_value:
                 self._drop(self._by_value[name], record.id, self.store.value(record, name))
@@ -59,25 +61,34 @@ class SearchIndex:
         """Index everything anew, at once; for portals that were filled or loaded in one go."""
         self._by_value.clear()
         self._waiting.clear()
+        self._due.clear()
         order = sorted(self.store.records, key=_modified)
         self._log_ms = array("q", (one.modified_ms for one in order))
         self._log_ids = array("q", (one.id for one in order))
 
+    def _wait(self, record_id: int, version: "Record | None") -> None:
+        due_s = self.now_s + self.lag_s
+        self._waiting.setdefault(record_id, []).append((due_s, version))
+        self._due.append((due_s, record_id))
+
     def advance(self, now_s: float) -> None:
         """Set the index clock and forget the versions that are no longer shown."""
         self.now_s = now_s
-        for record_id in list(self._waiting):
-            versions = [one for one in self._waiting[record_id] if one[0] > now_s]
-            if versions:
-                self._waiting[record_id] = versions
-            else:
-                del self._waiting[record_id]
+        # Every write comes by here, so only the oldest are looked at; `view` knows which still count.
+        while self._due and self._due[0][0] <= now_s:
+            _, record_id = self._due.popleft()
+            versions = self._waiting.get(record_id, [])
+            while versions and versions[0][0] <= now_s:
+                versions.pop(0)
+            if not versions:
+                self._waiting.pop(record_id, None)
 
     def view(self, record_id: int) -> "Record | None":
         """The record as search sees it now; None when it is not indexed or archived."""
-        versions = self._waiting.get(record_id)
-        record = versions[0][1] if versions else self.store.exact(record_id)
-        return None if record is None or record.archived_ms is not None else record
+        for due_s, version in self._waiting.get(record_id, ()):
+            if due_s > self.now_s:
+                return _unless_archived(version)
+        return _unless_archived(self.store.exact(record_id))
 
     def everything(self) -> Sequence[int]:
         """All ids."""
@@ -160,3 +171,7 @@ class SearchIndex:
 
 def _modified(record: "Record") -> int:
     return record.modified_ms
+
+
+def _unless_archived(record: "Record | None") -> "Record | None":
+    return None if record is None or record.archived_ms is not None else record

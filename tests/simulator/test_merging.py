@@ -47,8 +47,9 @@ def test_a_merge_makes_a_new_record_that_both_old_ids_lead_to(portal):
 def test_the_primarys_values_win_and_both_histories_stay(portal):
     """Its number stays although the other's is newer; the newest entry of the history is the value."""
     first, second = portal.ids(limit=2)
-    portal.http.patch(f"{CONTACTS}/{first}", json={"properties": {"sj_credits": "4"}})
-    portal.http.patch(f"{CONTACTS}/{second}", json={"properties": {"sj_credits": "9"}})
+    for one, value in ((first, "4"), (second, "9")):
+        portal.http.patch(f"{CONTACTS}/{one}", json={"properties": {"sj_credits": value}})
+        portal.door("POST", "settings", advance_s=1)
     made = _merge(portal, first, second)
     shown = portal.http.get(
         f"{CONTACTS}/{made['id']}", params={"propertiesWithHistory": "sj_credits,firstname"}

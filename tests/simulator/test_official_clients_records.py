@@ -84,6 +84,7 @@ def test_the_v3_client_upserts_by_a_property_of_ours(legacy, portal):
         }
         answer = api.upsert(BatchInputSimplePublicObjectBatchInputUpsert(inputs=[row]))
         assert [one.new for one in answer.results] == [new]
+        portal.door("POST", "settings", advance_s=1)
     read = api.read(
         BatchReadInputSimplePublicObjectId(
             inputs=[{"id": "u-1"}],
