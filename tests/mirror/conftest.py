@@ -3,13 +3,14 @@
 import pytest
 
 from e2e.conftest import start_service
+from races.conftest import deadlocks, wide
 from support.factories import CATALOG, TORONTO
 from support.portal import client, portal, simulator_url
 from support.push_world import world
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.prepare_portal import prepare_portal
 
-__all__ = ["client", "portal", "simulator_url", "start_service", "world"]
+__all__ = ["client", "deadlocks", "portal", "simulator_url", "start_service", "wide", "world"]
 
 
 @pytest.fixture

@@ -207,8 +207,7 @@ async def test_a_batch_waits_until_it_is_full_or_the_oldest_has_waited(world):
     assert (await push_batch(world.mirror, BOOKING)).claimed == 1
 
     exam = await world.exam(capacity=200)
-    for _ in range(100):
-        contact = await world.student(credits={"sj_credits": 1})
+    for contact in await world.students(100, credits={"sj_credits": 1}):
         await book(world.db, contact, exam)
     assert (await push_batch(world.mirror, BOOKING)).claimed == 100
 
@@ -216,7 +215,7 @@ async def test_a_batch_waits_until_it_is_full_or_the_oldest_has_waited(world):
 async def test_bookings_reach_hubspot_while_students_book(world):
     """The loop itself: made, cancelled and moved at once; in the end both sides say the same."""
     exams = [await world.exam(mirrored=False, capacity=100, days=days) for days in (7, 8)]
-    contacts = [await world.student(credits={"sj_credits": 2}) for _ in range(30)]
+    contacts = await world.students(30, credits={"sj_credits": 2})
     stop = asyncio.Event()
     running = asyncio.create_task(run_push(world.mirror, stop))
 

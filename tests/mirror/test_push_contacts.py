@@ -260,7 +260,7 @@ async def test_a_frozen_balance_is_not_written_and_the_others_are(world):
 
 
 async def test_a_hundred_contacts_take_three_calls(world):
-    contacts = [await world.student(credits={"sj_credits": 3}) for _ in range(100)]
+    contacts = await world.students(100, credits={"sj_credits": 3})
     for contact in contacts:
         await grant(world.db, contact, "sj_credits", 1)
     await push_batch(world.mirror, CONTACT)

@@ -1,9 +1,11 @@
 """A portal prepared for the mirror, a database, and students and sessions that exist on both sides."""
 
 import asyncio
+import itertools
+import json
 import re
-from dataclasses import dataclass, field
-from itertools import count
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 import httpx
 import psycopg
@@ -12,7 +14,9 @@ import pytest
 from support.factories import CATALOG, TORONTO, Contact, make_mock_exam
 from support.portal import Portal
 from tallybook.domain.mirror import MirroredType
-from tallybook.hubspot.budget import CallKind
+from tallybook.hubspot.budget import CallKind, UnlimitedBudget
+from tallybook.hubspot.client import HubSpotClient
+from tallybook.hubspot.connection import HubSpotConnection
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import Claim, claim
 from tallybook.usecases.prepare_portal import prepare_portal
@@ -21,7 +25,7 @@ from tallybook.usecases.pull_contacts import pull_contacts
 BOOKING, CONTACT, MOCK_EXAM = MirroredType.BOOKING, MirroredType.CONTACT, MirroredType.MOCK_EXAM
 TOKEN = "pat-test"
 
-_numbers = count(1)
+_numbers = itertools.count(1)
 
 
 @dataclass
@@ -107,13 +111,17 @@ class World:
 
     async def create(self, object_type, **properties):
         """A record of the portal, made as another app; its id."""
+        return (await self.create_all(object_type, [properties]))[0]
+
+    async def create_all(self, object_type, records):
+        """Up to a hundred records; their ids."""
         answer = await self._http.post(
-            f"/crm/objects/2026-09/{object_type}",
-            json={"properties": properties},
+            f"/crm/objects/2026-09/{object_type}/batch/create",
+            json={"inputs": [{"properties": each} for each in records]},
             headers={"authorization": "Bearer pat-another-app"},
         )
         assert answer.status_code == 201, answer.text
-        return answer.json()["id"]
+        return [each["id"] for each in answer.json()["results"]]
 
     async def record(self, lane, record_id):
         """A record with history and associations, as the back door shows it."""
@@ -163,21 +171,90 @@ class World:
         """The path of a batch call, as a fault names it."""
         return f"/{re.escape(self.mirror.crm_type(lane))}/batch/{verb}$"
 
+    @asynccontextmanager
+    async def without_trace_ids(self):
+        """The mirror of a portal that has not heard of trace ids: one bad record refuses its whole batch."""
+
+        async def strip(request):
+            if request.method != "POST":
+                return
+            body = json.loads(request.content)
+            for each in body.get("inputs", []):
+                each.pop("objectWriteTraceId", None)
+            stripped = self._http.build_request("POST", request.url, json=body)
+            request.stream = stripped.stream
+            request.headers["content-length"] = stripped.headers["content-length"]
+
+        async with self.portal.client(token=TOKEN) as client:
+            client._http.event_hooks["request"] = [strip]
+            yield replace(self.mirror, client=client)
+
+    @asynccontextmanager
+    async def elsewhere(self):
+        """The mirror while nobody listens where HubSpot should be."""
+        connection = HubSpotConnection("http://127.0.0.1:9", TOKEN)
+        async with HubSpotClient(connection, budget=UnlimitedBudget()) as client:
+            yield replace(self.mirror, client=client)
+
+    def over(self, db):
+        """The same mirror over other connections: another worker."""
+        return replace(self.mirror, db=db)
+
+    async def pull_all(self, contacts):
+        """Reads these contacts as a poll would."""
+        await pull_contacts(self.mirror, [each.hubspot_id for each in contacts], kind=CallKind.PULL)
+
+    async def portal_property(self, lane, name, *, exists):
+        """Deletes a property of the portal or makes it again, as its admin."""
+        path = f"/crm/properties/2026-09/{self.mirror.crm_type(lane)}"
+        headers = {"authorization": "Bearer pat-the-admin"}
+        if exists:
+            body = {"name": name, "label": name, "type": "string", "fieldType": "text", "groupName": "tests"}
+            answer = await self._http.post(path, json=body, headers=headers)
+        else:
+            answer = await self._http.delete(f"{path}/{name}", headers=headers)
+        assert answer.is_success, answer.text
+
+    async def declare_read_only(self, lane, name):
+        """From now on the portal says that nobody can write this property."""
+        path = f"/crm/properties/2026-09/{self.mirror.crm_type(lane)}"
+        answer = await self._http.get(path, headers={"authorization": "Bearer pat-the-admin"})
+        body = answer.json()
+        for each in body["results"]:
+            if each["name"] == name:
+                each["modificationMetadata"]["readOnlyValue"] = True
+        await self.fault(f"{path}$", method="GET", status=200, times=100, body=body)
+
     async def calls(self):
         """How often each kind of call has been made."""
         return (await self.portal.stats())["calls"]
 
-    async def student(self, *, credits=None, **given):  # noqa: A002 - the word of the catalog.
+    async def student(self, *, credits=None):  # noqa: A002 - the word of the catalog.
         """A student on both sides, as an import would leave it: met, with nothing to push."""
-        n = next(_numbers)
-        email = given.pop("email", f"pushed{n}@example.com")
-        student_id = given.pop("student_id", str(1_800_000 + n))
-        shown = {name: str(number) for name, number in (credits or {}).items()}
-        shown |= {"firstname": "Ada", "lastname": "Lovelace"} | given
-        hubspot_id = await self.create("contacts", email=email, student_id=student_id, **shown)
-        await pull_contacts(self.mirror, [hubspot_id], kind=CallKind.PULL)
-        contact_id = await self.value("select id from tallybook.contacts where hubspot_id = %s", hubspot_id)
-        return Contact(contact_id, hubspot_id, student_id, email)
+        return (await self.students(1, credits=credits))[0]
+
+    async def students(self, number, *, credits=None):  # noqa: A002
+        """So many students with the same credits."""
+        shown = {name: str(amount) for name, amount in (credits or {}).items()}
+        people = [
+            {"email": f"pushed{n}@example.com", "student_id": str(1_800_000 + n)}
+            for n in itertools.islice(_numbers, number)
+        ]
+        found = []
+        for start in range(0, number, 100):
+            part = people[start : start + 100]
+            ids = await self.create_all(
+                "contacts", [{"firstname": "Ada", "lastname": "Lovelace", **shown, **each} for each in part]
+            )
+            await pull_contacts(self.mirror, ids, kind=CallKind.PULL)
+            found += list(zip(ids, part, strict=True))
+        ours = dict(
+            await self.rows(
+                "select hubspot_id, id from tallybook.contacts where hubspot_id = any(%s)",
+                [id_ for id_, _ in found],
+            )
+        )
+        return [Contact(ours[id_], id_, each["student_id"], each["email"]) for id_, each in found]
 
     async def exam(self, *, mirrored=True, **given):
         """A session on both sides; not `mirrored`: only here, and HubSpot has not heard of it."""

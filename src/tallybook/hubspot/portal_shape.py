@@ -13,7 +13,7 @@ from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.records import AssociationType
 
 _KEPT_S = 600.0
-_DEADLINE_S = 30.0
+_DEADLINE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
