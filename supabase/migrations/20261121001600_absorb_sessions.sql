@@ -13,6 +13,20 @@ create type tallybook.absorbed as (
     need jsonb
 );
 
+-- The answer a conflict is about, for whoever decides to try it again.
+alter table tallybook.sync_conflicts add column answer jsonb;
+
+create function tallybook.keep_answer(
+    p_object_type text, p_object_id uuid, p_field text, p_kind text, p_answer jsonb
+)
+returns void
+language sql volatile
+as $$
+    update tallybook.sync_conflicts c set answer = p_answer
+    where c.object_type = p_object_type and c.object_id = p_object_id and c.field = p_field and c.kind = p_kind
+        and c.resolved_at is null
+$$;
+
 create function tallybook.became(
     p_item jsonb, p_object_id uuid, p_outcome text, p_note text default null, p_need jsonb default null
 )
@@ -431,7 +445,8 @@ begin
 
     for v_field in select jsonb_object_keys(v_refused) loop
         perform tallybook.open_conflict('mock_exam', p_exam_id, v_field, 'refused_value', v_ours ->> v_field,
-            p_item -> 'texts' ->> v_field, (v_refused -> v_field) || jsonb_build_object('answer', p_item), true);
+            p_item -> 'texts' ->> v_field, v_refused -> v_field, true);
+        perform tallybook.keep_answer('mock_exam', p_exam_id, v_field, 'refused_value', p_item);
     end loop;
     -- Staff decide about sessions there; what we had and they did not know is shown to them. Not what became of ours
     -- while theirs was refused: the seats a capacity was lowered to are nobody's wish.
@@ -825,6 +840,16 @@ begin
         v_edits := v_edits - array['token_refunded', 'token_refunded_at', 'token_refund_admin'];
     end if;
 
+    if not p_item ? 'edited_by' and exists (
+            select from unnest(array['is_active', 'attendance']) f
+            where v_edits ? f and not exists (
+                select from tallybook.sync_conflicts c
+                where c.object_type = 'booking' and c.object_id = p_booking_id and c.kind = 'command_refused'
+                    and c.field = f and c.resolved_at is null and c.theirs is not distinct from v_edits ->> f)) then
+        -- Who commands is asked first.
+        return tallybook.became(p_item, p_booking_id, 'need', null, '{"editor": true}');
+    end if;
+
     foreach v_field in array array['is_active', 'attendance'] loop
         continue when not v_edits ? v_field;
         -- A refused command is never tried again by itself.
@@ -860,9 +885,14 @@ begin
     perform tallybook.close_conflicts('booking', p_booking_id, 'command_refused',
         array(select jsonb_object_keys(v_texts)), 'no longer typed there');
     perform tallybook.close_conflicts('booking', p_booking_id, 'deleted', array['record'], 'it is there');
-    -- What a student decided is ours; what was typed over it is shown to a person before it is written over.
-    for v_field in select f from unnest(array['booking_id', 'token_used', 'attending_location', 'dominant_hand',
-                                              'token_refunded']) f where v_edits ? f loop
+    -- What a student decided is ours; what was typed over it is shown to a person before it is written over. Of somebody
+    -- who was forgotten nothing is kept.
+    for v_field in
+        select f from unnest(array['booking_id', 'token_used', 'attending_location', 'dominant_hand', 'token_refunded']) f
+        where v_edits ? f
+            and not exists (select from tallybook.contacts c
+                            where c.id = v_booking.contact_id and c.erased_at is not null)
+    loop
         perform tallybook.open_conflict('booking', p_booking_id, v_field, 'both_changed', v_ours ->> v_field,
             v_edits ->> v_field, jsonb_build_object('kept', 'ours'), false);
     end loop;
@@ -882,7 +912,12 @@ begin
     if p_item ->> 'status' <> 'Cancelled' then
         perform tallybook.open_conflict('booking', tallybook.stand_in('booking', p_item ->> 'hubspot_id'), 'record',
             'handmade_refused', null, p_item ->> 'hubspot_id',
-            jsonb_build_object('code', p_code, 'details', p_details, 'answer', p_item), false);
+            jsonb_build_object('code', p_code, 'details', p_details,
+                'contact_hubspot_id', p_item -> 'contact_hubspot_id',
+                'mock_exam_hubspot_id', p_item -> 'mock_exam_hubspot_id'), false);
+        -- Without the text that names the student: nobody would find it here when the person has to be forgotten.
+        perform tallybook.keep_answer('booking', tallybook.stand_in('booking', p_item ->> 'hubspot_id'), 'record',
+            'handmade_refused', p_item #- '{texts,booking_id}');
     end if;
     return tallybook.became(p_item, null, 'not_stored', p_code);
 end
@@ -1011,7 +1046,7 @@ begin
                   where c.object_type = 'booking' and c.object_id = tallybook.stand_in('booking', v_hubspot_id)
                       and c.kind = 'handmade_refused' and not p_item ? 'again'
                       and (c.resolved_at is null or c.resolution in ('dismiss', 'ours'))
-                      and (c.details -> 'answer' ->> 'updated_at')::timestamptz >= (p_item ->> 'updated_at')::timestamptz
+                      and (c.answer ->> 'updated_at')::timestamptz >= (p_item ->> 'updated_at')::timestamptz
                       and (c.resolved_at is not null or coalesce(c.details ->> 'code', '') not in (
                            'CONTACT_NOT_FOUND', 'EXAM_NOT_FOUND', 'VALIDATION_ERROR'))) then
         -- Refused as it is; looked at again when it changes.
@@ -1033,6 +1068,8 @@ begin
         end if;
     elsif p_item ->> 'status' = 'Cancelled' then
         return tallybook.became(p_item, null, 'not_stored', 'made by hand and cancelled again');
+    elsif not p_item ? 'edited_by' then
+        return tallybook.became(p_item, null, 'need', null, '{"editor": true}');
     else
         v_answer := tallybook.take_handmade_booking(p_item, v_contact_id, v_exam_id);
         if v_answer.refusal is not null then
@@ -1253,7 +1290,7 @@ returns tallybook.answer
 language plpgsql volatile
 as $$
 declare
-    v_answer jsonb := p_conflict.details -> 'answer';
+    v_answer jsonb := p_conflict.answer;
     v_fields text[] := array[p_conflict.field];
     v_done tallybook.absorbed;
     v_left jsonb;
@@ -1271,7 +1308,7 @@ begin
     begin
         perform tallybook.lock_sessions(jsonb_build_array(v_answer));
         v_done := tallybook.merge_mock_exam(p_conflict.object_id, v_answer, false);
-        select c.details - 'answer' into v_left from tallybook.sync_conflicts c
+        select c.details into v_left from tallybook.sync_conflicts c
         where c.id = p_conflict.id and c.resolved_at is null;
         if v_left is not null then
             raise exception using errcode = 'TB002';
@@ -1437,7 +1474,7 @@ returns tallybook.answer
 language plpgsql volatile
 as $$
 declare
-    v_answer jsonb := (p_conflict.details -> 'answer') || '{"again": true}';
+    v_answer jsonb := p_conflict.answer || '{"again": true}';
     v_done tallybook.absorbed;
     v_left jsonb;
 begin

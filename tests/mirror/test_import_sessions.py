@@ -332,5 +332,5 @@ async def test_what_is_booked_by_hand_after_the_import_began_is_no_import(mirror
     await import_bookings(mirror)
 
     seat = await ours(db, "bookings", booking)
-    assert (seat["token_used"], seat["booked_by"]) == ("Admin Override", "hubspot")
+    assert (seat["token_used"], seat["booked_by"]) == ("Admin Override", "hubspot:integration")
     assert await query(db, "select from tallybook.credit_entries where booking_id is not null") == []

@@ -144,12 +144,12 @@ def _number_entry(
         number=number,
         empty=clean(entry.value) is None,
         own=number is not None and number == named,
-        actor=_actor(entry),
+        actor=actor_of(entry),
     )
 
 
-def _actor(entry: HistoryEntry) -> str:
-    """The ledger keeps numbers of people and words for programs, never names."""
+def actor_of(entry: HistoryEntry) -> str:
+    """Who wrote it: the ledger keeps numbers of people and words for programs, never names."""
     if entry.updated_by_user_id is not None:
         return f"hubspot:{entry.updated_by_user_id}"
     if user := _USER.fullmatch(entry.source_id or ""):
