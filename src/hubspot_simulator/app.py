@@ -134,7 +134,7 @@ class Simulator:
             await _send(send, *self._refusal(ApiError(413, "Request entity too large")))
             return
         query = scope["query_string"].decode("latin-1")
-        call = Call(method, parts, query, body, self._source(app))
+        call = Call(method, parts, query, body, self._source(app), epoch=portal.epoch)
         if fault is not None:
             portal.stats.faults += 1
             await self._faulty(fault, call, handler, receive, send)
@@ -152,6 +152,9 @@ class Simulator:
         portal = self.portal
         call.at_ms = portal.now_ms()
         try:
+            if call.epoch != portal.epoch:
+                # It was on its way, or late, when the portal started over: the same ids are others' now.
+                return self._refusal(ApiError(503, "The portal was reset.", category="SERVICE_UNAVAILABLE"))
             access.demand(portal, call.method, call.parts)
             answer = (handler or _nothing_here)(portal, call)
         except ApiError as error:

@@ -15,7 +15,10 @@ Model = TypeVar("Model")
 
 @dataclass(slots=True)
 class Call:
-    """One call: its path without version, its query and body, who makes it, when it takes effect."""
+    """One call: its path without version, its query and body, who makes it, when it takes effect.
+
+    `epoch` is the portal's at the time it came in.
+    """
 
     method: str
     parts: tuple[str, ...]
@@ -23,6 +26,7 @@ class Call:
     body: bytes
     source: Source
     at_ms: int = 0
+    epoch: int = 0
     _query: dict[str, list[str]] | None = field(default=None)
 
     def query(self) -> dict[str, list[str]]:

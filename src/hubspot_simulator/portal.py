@@ -46,6 +46,7 @@ class Portal:
         self.initial = settings
         # Counts writes, so that whoever saves the state knows whether there is anything new.
         self.version = 0
+        self.epoch = 0
         self._clock = clock or steady_clock()
         self.reset()
 
@@ -53,6 +54,7 @@ class Portal:
         """Start over: no records, the default definitions, the settings given at start."""
         self.settings = self.initial
         self.version += 1
+        self.epoch += 1
         self.stores: dict[str, RecordStore] = {}
         self.link_types = {one.type_id: one for one in link_types()}
         self.blocked_emails: set[str] = set()

@@ -344,3 +344,20 @@ def test_webhooks_can_be_lost_and_doubled(portal, receiver):
     assert [event["propertyValue"] for event in events] == ["2", "2"]
     assert {event["changeSource"] for event in events} == {"CRM_UI"}
     assert len({event["eventId"] for event in events}) == 1
+
+
+def test_webhooks_can_come_in_disorder_and_in_many_deliveries(portal, receiver):
+    """Shuffled, all of them arrive, in another order than they happened; a batch holds as many as set."""
+    handler, url = receiver
+    portal.door("POST", "webhooks", url=url, secret="x", shuffle=True, batch=10)
+    ids = portal.ids(limit=60)
+    rows = [{"id": one, "properties": {"sj_credits": "11"}} for one in ids]
+    portal.post(f"{CONTACTS}/batch/update", {"inputs": rows})
+    deadline = time.monotonic() + 5
+    while portal.door("GET", "stats").json()["webhooks"]["sent"] < 6:
+        assert time.monotonic() < deadline
+    deliveries = [json.loads(body) for _, body in handler.got]
+    assert [len(one) for one in deliveries] == [10] * 6
+    told = [str(event["objectId"]) for one in deliveries for event in one]
+    assert sorted(told) == sorted(ids)
+    assert told != ids

@@ -217,6 +217,16 @@ def test_history_is_newest_first_limited_and_tells_persons_from_apps(portal):
     assert entries[0]["updatedByUserId"] == 77
 
 
+def test_how_many_entries_stay_is_a_setting(portal):
+    """Three, when three are asked for: the newest."""
+    [one] = portal.ids(limit=1)
+    portal.door("POST", "settings", history_limit=3)
+    for value in range(30, 36):
+        portal.http.patch(f"{CONTACTS}/{one}", json={"properties": {"sj_credits": str(value)}})
+    entries = _history(portal, f"{CONTACTS}/{one}?propertiesWithHistory=sj_credits")
+    assert [entry["value"] for entry in entries] == ["35", "34", "33"]
+
+
 def test_same_value_entry_and_history_lag_are_settings(portal):
     """Both readings of what HubSpot does can be played."""
     [one] = portal.ids(limit=1)
