@@ -16,6 +16,7 @@ from tallybook.domain.errors import SetupError
 if TYPE_CHECKING:
     from tallybook.settings import Settings
     from tallybook.usecases.check_setup import Finding, Fix
+    from tallybook.usecases.mirror import Mirror
 
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 _PLAN = {
@@ -123,18 +124,20 @@ def _wrong(settings: Settings) -> Iterator[Finding]:
 
 
 def _look(settings: Settings) -> list[Finding]:
-    from tallybook.usecases.check_setup import check_database
+    from tallybook.usecases.check_setup import Level, check_database
     from tallybook.wiring import opened, release
 
     async def inside() -> list[Finding]:
         async with opened(settings, pool_size=2) as parts:
             found = await check_database(parts.db, parts.catalog, release=release())
-        return found + await _look_at_hubspot(settings)
+            fits = not any(each.level == Level.FAIL and each.subject != "rights" for each in found)
+            return found + await _look_at_hubspot(settings, parts.mirror if fits else None)
 
     return asyncio.run(inside())
 
 
-async def _look_at_hubspot(settings: Settings) -> list[Finding]:
+async def _look_at_hubspot(settings: Settings, mirror: Mirror | None = None) -> list[Finding]:
+    from tallybook.usecases.check_mirror import check_binding, check_stamps, check_write_access
     from tallybook.usecases.check_setup import Finding, Level, check_hubspot
     from tallybook.wiring import read_catalog, unlimited_hubspot
 
@@ -147,10 +150,19 @@ async def _look_at_hubspot(settings: Settings) -> list[Finding]:
                 "Set it to the access token of your HubSpot private app or service key.",
             )
         ]
+    catalog = read_catalog(settings)
     async with unlimited_hubspot(settings) as client:
-        return await check_hubspot(
-            client, read_catalog(settings), observe=settings.tallybook_mode == "observe"
-        )
+        found = await check_hubspot(client, catalog, observe=settings.observes)
+        if any(each.level == Level.FAIL and each.subject == "HubSpot" for each in found):
+            return found
+        if not settings.observes:
+            found += await check_write_access(client)
+        # Before our properties are there, there is nothing to look for.
+        if not any(each.fix for each in found):
+            found += await check_stamps(client, catalog)
+        if mirror is not None:
+            found += await check_binding(dataclasses.replace(mirror, client=client))
+    return found
 
 
 def _fix(settings: Settings, findings: list[Finding], *, ask: bool) -> bool:

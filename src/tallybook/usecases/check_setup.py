@@ -118,7 +118,7 @@ async def check_hubspot(client: HubSpotClient, catalog: Catalog, *, observe: boo
     try:
         account = await client.account_details(kind=CallKind.RECONCILE, deadline_s=_DEADLINE_S)
     except TallybookError as error:
-        return [_not_readable("HubSpot", error)]
+        return [not_readable("HubSpot", error)]
     findings = [Finding(Level.OK, "HubSpot", f"the token opens portal {account.portal_id}")]
     for of in MirroredType:
         findings += await _properties(client, catalog, of, observe=observe)
@@ -132,7 +132,7 @@ async def _properties(
     try:
         plan = await plan_portal(client, catalog, types=[of])
     except TallybookError as error:
-        return [_not_readable(subject, error)]
+        return [not_readable(subject, error)]
     findings = [
         Finding(
             Level.WARN if observe else Level.FAIL,
@@ -152,7 +152,8 @@ async def _properties(
     return findings or [Finding(Level.OK, subject, f"all {plan.looked_at[of]} properties are there")]
 
 
-def _not_readable(subject: str, error: TallybookError) -> Finding:
+def not_readable(subject: str, error: TallybookError) -> Finding:
+    """What could not be looked at, and why."""
     if isinstance(error, SetupError):
         return Finding(Level.FAIL, subject, error.message, error.hint)
     reason = error.details.get("hubspot_message") or error.details.get("problem") or error.message
