@@ -1,4 +1,4 @@
-"""Looks at a portal as the mirror will meet it: what the token may do, whose portal it is, who else writes."""
+"""Looks at a portal as the mirror will meet it: what our token may do, whose it is, and who else writes."""
 
 from __future__ import annotations
 
