@@ -10,6 +10,9 @@ alter table tallybook.sync_lanes add column failures integer not null default 0;
 -- What was written last, by property: writing the very same again is an answer to somebody else's edit.
 alter table tallybook.contacts add column crm_written jsonb not null default '{}';
 
+-- The sessions HubSpot's booking was to be associated with since that was last confirmed, whatever became of it.
+alter table tallybook.bookings add column crm_tried_mock_exams text[] not null default '{}';
+
 create type tallybook.push_plan as (
     action text,        -- 'drop', 'wait', 'read', 'create', 'upsert', 'update'
     properties jsonb    -- {HubSpot property: text, or null to clear it}
@@ -653,7 +656,8 @@ begin
 end
 $$;
 
--- As prepare_contacts, with the records to associate: [{..., contact_to, contact_from, mock_exam_to, mock_exam_from}].
+-- As prepare_contacts, with the records to associate: [{..., contact_to, contact_from, mock_exam_to, mock_exams_from}].
+-- An association of unknown outcome may be there: it is ended with the confirmed one once another takes its place.
 -- A new booking counts as of unknown outcome from now on. One whose contact or session HubSpot does not have yet
 -- waits, longer the longer it has waited, and uses up no attempt.
 create function tallybook.prepare_bookings(p_token uuid, p_ids uuid[], p_skip text[])
@@ -694,13 +698,19 @@ begin
         update tallybook.bookings b
         set crm_unknown = b.crm_unknown or v_plan.action = 'create',
             crm_sent = tallybook.with_sent(b.crm_sent,
-                v_plan.properties - array['name', 'email', 'student_id', 'tallybook_id'])
+                v_plan.properties - array['name', 'email', 'student_id', 'tallybook_id']),
+            crm_tried_mock_exams = case
+                when v_plan.action = 'create' then array_remove(array[v_links.mock_exam_hubspot_id], null)
+                when v_links.mock_exam_hubspot_id is null then b.crm_tried_mock_exams
+                else array_remove(b.crm_tried_mock_exams, v_links.mock_exam_hubspot_id)
+                    || v_links.mock_exam_hubspot_id end
         where b.id = (v_row.booking).id;
         v_found := v_found || jsonb_build_object('id', (v_row.booking).id, 'version', v_row.version,
             'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.booking).hubspot_id, 'properties', v_plan.properties,
             'contact_to', v_links.contact_hubspot_id, 'mock_exam_to', v_links.mock_exam_hubspot_id,
             'contact_from', (v_row.booking).crm_contact_hubspot_id,
-            'mock_exam_from', (v_row.booking).crm_mock_exam_hubspot_id);
+            'mock_exams_from', array_remove(array_remove((v_row.booking).crm_tried_mock_exams
+                || (v_row.booking).crm_mock_exam_hubspot_id, null), v_links.mock_exam_hubspot_id));
     end loop;
     return v_found;
 end
@@ -746,9 +756,15 @@ begin
         crm_base = case when coalesce(b.crm_modified_at, '-infinity') <= (r ->> 'updated_at')::timestamptz
                         then b.crm_base || ((r -> 'properties') - array['name', 'email', 'student_id'])
                         else b.crm_base end,
-        crm_contact_hubspot_id = coalesce(r ->> 'contact_to', b.crm_contact_hubspot_id),
-        crm_mock_exam_hubspot_id = coalesce(r ->> 'mock_exam_to', b.crm_mock_exam_hubspot_id)
+        crm_contact_hubspot_id = case when o.lease_token = p_token
+            then coalesce(r ->> 'contact_to', b.crm_contact_hubspot_id) else b.crm_contact_hubspot_id end,
+        -- Whoever lost the lease knows nothing of what was associated since.
+        crm_mock_exam_hubspot_id = case when o.lease_token = p_token
+            then coalesce(r ->> 'mock_exam_to', b.crm_mock_exam_hubspot_id) else b.crm_mock_exam_hubspot_id end,
+        crm_tried_mock_exams = case when o.lease_token = p_token and r ->> 'mock_exam_to' is not null
+            then '{}' else b.crm_tried_mock_exams end
     from jsonb_array_elements(p_rows) r
+    left join tallybook.outbox o on o.object_type = 'booking' and o.object_id = (r ->> 'id')::uuid
     where b.id = any (v_locked) and b.id = (r ->> 'id')::uuid;
     select coalesce(array_agg(b.id), '{}') into v_clean
     from tallybook.bookings b

@@ -173,6 +173,33 @@ async def test_a_moved_booking_is_associated_with_its_new_session_only(world):
     assert await world.outbox("booking") == {}
 
 
+async def test_a_booking_moved_after_a_write_of_unknown_outcome_is_associated_with_its_last_session_only(
+    world,
+):
+    """Created, moved, moved again, with the answers lost: no session shows a booking that has left it."""
+    contact, _, booking = await booked(world)
+    await world.fault(world.batch(BOOKING, "create"), status=502, apply_first=True)
+    await push(world, BOOKING)
+    elsewhere, at_last = await world.exam(days=9), await world.exam(days=11)
+    await move(world.db, contact, booking, elsewhere)
+    await world.fault("/crm/associations/.*/batch/create", status=502, apply_first=True)
+    now = (
+        "update tallybook.sync_lanes set resume_at = clock_timestamp() where paused_at is not null",
+        "update tallybook.outbox set next_attempt_at = clock_timestamp()",
+    )
+    for statement in now:
+        await world.rows(statement)
+    await push(world, BOOKING)
+    await move(world.db, contact, booking, at_last)
+    for statement in now:
+        await world.rows(statement)
+
+    await push(world, BOOKING)
+
+    assert linked(await shown(world, booking)) == await both_of(world, contact, at_last)
+    assert await world.outbox("booking") == {}
+
+
 async def test_a_booking_made_and_cancelled_before_the_first_push_arrives_cancelled(world):
     contact, _, booking = await booked(world)
     await cancel(world.db, contact, booking)

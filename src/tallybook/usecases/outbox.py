@@ -42,7 +42,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     contact_to: str | None = None
     contact_from: str | None = None
     mock_exam_to: str | None = None
-    mock_exam_from: str | None = None
+    mock_exams_from: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -109,11 +109,15 @@ async def _link(
     """Makes the associations that are missing, then ends those that no longer hold."""
     failures: dict[UUID, Failure] = {}
     sides: Sequence[
-        tuple[MirroredType, AssociationType | None, Callable[[Planned], tuple[str | None, str | None]]]
+        tuple[MirroredType, AssociationType | None, Callable[[Planned], tuple[str | None, tuple[str, ...]]]]
     ]
     sides = (
-        (MirroredType.CONTACT, shape.to_contact, lambda item: (item.contact_to, item.contact_from)),
-        (MirroredType.MOCK_EXAM, shape.to_mock_exam, lambda item: (item.mock_exam_to, item.mock_exam_from)),
+        (
+            MirroredType.CONTACT,
+            shape.to_contact,
+            lambda item: (item.contact_to, (item.contact_from,) if item.contact_from else ()),
+        ),
+        (MirroredType.MOCK_EXAM, shape.to_mock_exam, lambda item: (item.mock_exam_to, item.mock_exams_from)),
     )
     own = mirror.crm_type(MirroredType.BOOKING)
     for side, kind, ends in sides:
@@ -124,7 +128,7 @@ async def _link(
             to, since = ends(item)
             if to is not None:
                 make.append(Link(item.key, booking_id, to))
-                end += [Link(item.key, booking_id, since)] if since is not None else []
+                end += [Link(item.key, booking_id, each) for each in since]
         associate = partial(
             mirror.client.associate, own, other, type=kind, kind=CallKind.PUSH, wait_s=SLOT_WAIT_S
         )
