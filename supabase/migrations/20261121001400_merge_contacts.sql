@@ -634,7 +634,7 @@ as $$
 $$;
 
 -- What has to be done with each answer: the answers with our contact's `id` and a `step`. 'same': nothing new; 'exact':
--- none of our writes since the last one; 'chain': the histories decide. The others end here: 'older', 'need_history',
+-- none of our writes since the last one, and numbers throughout; 'chain': the histories decide. The others end here: 'older', 'need_history',
 -- 'again', 'ahead' (it shows a write of ours that this database does not know: it comes from a backup), 'not_stored'.
 create function tallybook.classify_answers(p_answers jsonb)
 returns jsonb
@@ -645,9 +645,13 @@ as $$
         when c.id is null or c.erased_at is not null then 'not_stored'
         when c.crm_modified_at > (r ->> 'updated_at')::timestamptz or c.hubspot_id <> r ->> 'hubspot_id' then 'older'
         when (r ->> 'write_no')::bigint > c.write_no and (c.crm_modified_at is not null or c.write_no > 0) then 'ahead'
-        when c.crm_stamp is distinct from r ->> 'stamp' and exists (
+        when exists (
             select from tallybook.credit_balances b where b.contact_id = c.id and b.crm_base is not null
-                and (r -> 'balances' ? b.credit_type or r -> 'unreadable' ? b.credit_type))
+                and case when c.crm_stamp is distinct from r ->> 'stamp'
+                    then r -> 'balances' ? b.credit_type or r -> 'unreadable' ? b.credit_type
+                    -- What is no number hides those typed before it.
+                    else (r -> 'unreadable' ? b.credit_type or (r -> 'empty' ? b.credit_type and b.crm_base <> 0))
+                        and not (b.crm_unreadable and c.crm_modified_at = (r ->> 'updated_at')::timestamptz) end)
             then case when r -> 'history' is null then 'need_history'
                       when (r -> 'history' ->> 'late')::boolean then 'again' else 'chain' end
         when c.crm_modified_at = (r ->> 'updated_at')::timestamptz and c.crm_stamp is not distinct from r ->> 'stamp'

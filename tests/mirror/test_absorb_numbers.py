@@ -245,7 +245,8 @@ async def test_an_entry_of_the_last_answers_own_millisecond_is_placed_by_the_bas
 async def test_a_text_that_is_no_number_is_kept_for_a_person_and_ours_goes_back(db, owner, ada, text):
     """Never zero, never merged; the next number is compared with the last one that was one."""
     others = dict.fromkeys(set(MIRRORED) - {"sj_credits"}, 0)
-    await absorb(db, ada, 1, balances=others, unreadable={"sj_credits": text})
+    shown = history((0, 5, False), (1, None, False))
+    await absorb(db, ada, 1, balances=others, unreadable={"sj_credits": text}, history=shown)
     assert (await balances(db, ada))["sj_credits"] == 5
     assert await conflicts(owner, ada) == [("sj_credits", "unreadable", "5", text)]
     assert await dirty(owner, ada) == {"sj_credits": 5}
@@ -259,10 +260,25 @@ async def test_a_text_that_is_no_number_is_kept_for_a_person_and_ours_goes_back(
 async def test_an_emptied_number_is_not_zero(db, owner, ada):
     """5 deleted there: nobody said 0. An empty one that was 0 is still 0."""
     empty = frozenset({"sj_credits", "cs_credits"})
-    await absorb(db, ada, 1, credits={}, empty=empty)
+    await absorb(db, ada, 1, credits={}, empty=empty, history=history((0, 5, False), (1, None, False)))
     assert (await balances(db, ada))["sj_credits"] == 5
     assert await conflicts(owner, ada) == [("sj_credits", "unreadable", "5", "")]
     assert await dirty(owner, ada) == {"sj_credits": 5}
+
+
+@pytest.mark.parametrize("nothing", [True, False], ids=["emptied", "text"])
+async def test_a_number_typed_before_a_text_that_is_none_counts(db, owner, ada, nothing):
+    """5, 8, then no number, all before we looked: the last value hides the 3 more, so the history is read."""
+    shown = {"credits": {}, "empty": frozenset({"sj_credits"})} if nothing else {
+        "balances": dict.fromkeys(set(MIRRORED) - {"sj_credits"}, 0), "unreadable": {"sj_credits": "lots"}
+    }  # fmt: skip
+    assert await absorb(db, ada, 2, **shown) is Outcome.NEED_HISTORY
+    typed = history((0, 5, False), (1, 8, False), (2, None, False))
+    assert await absorb(db, ada, 2, **shown, history=typed) is Outcome.ABSORBED
+    assert (await balances(db, ada))["sj_credits"] == 8
+    # The same answer again is nothing new.
+    assert await absorb(db, ada, 2, **shown) is Outcome.ABSORBED
+    assert await dirty(owner, ada) == {"sj_credits": 8}
 
 
 async def test_unreadable_entries_do_not_break_the_chain(db, owner, ada):
