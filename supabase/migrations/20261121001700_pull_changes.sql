@@ -130,7 +130,10 @@ $$;
 
 -- Ends a lease: what was followed up is removed; the rest waits as its outcome says: 'again' for as long as it takes,
 -- 'failed' (with words) a dozen times, 'later' p_wait_s without counting as an attempt. p_left: [{id, outcome, words}].
-create function tallybook.settle_inbox(p_token uuid, p_done bigint[], p_left jsonb, p_wait_s numeric)
+-- p_was_read: HubSpot answered, so a pause is over.
+create function tallybook.settle_inbox(
+    p_token uuid, p_done bigint[], p_left jsonb, p_wait_s numeric, p_was_read boolean
+)
 returns void
 language plpgsql volatile
 set search_path = ''
@@ -151,6 +154,9 @@ begin
         dead_at = case when x.outcome = 'failed' and i.attempts >= 11 then v_now end
     from jsonb_to_recordset(p_left) as x (id bigint, outcome text, words text)
     where i.id = x.id and i.lease_token = p_token;
+    if p_was_read and exists (select from tallybook.sync_lanes l where l.lane = 'pull' and l.paused_at is not null) then
+        perform tallybook.resume_pull();
+    end if;
 end
 $$;
 

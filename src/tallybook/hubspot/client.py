@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ from tallybook.hubspot.budget import CallBudget, CallKind, CallMade, CallObserve
 from tallybook.hubspot.connection import HubSpotConnection, objects_path
 from tallybook.hubspot.definitions import DefinitionCalls
 from tallybook.hubspot.errors import error_of, is_passing
-from tallybook.hubspot.records import Record, RecordPage
+from tallybook.hubspot.records import Record, RecordPage, SearchPage
 from tallybook.hubspot.write_results import Fault, Refusal, Unknown
 from tallybook.hubspot.writes import Answer, WriteCalls
 
@@ -164,7 +166,7 @@ class HubSpotClient(DefinitionCalls, WriteCalls):
         descending: bool = False,
         limit: int = 200,
         after: str | None = None,
-    ) -> RecordPage:
+    ) -> SearchPage:
         """One page of a search, all filters holding at once: ids to read afterwards, never values to store.
 
         The index lags behind the records, and a query has at most 10,000 results.
@@ -178,16 +180,18 @@ class HubSpotClient(DefinitionCalls, WriteCalls):
             ]
         if after is not None:
             body["after"] = after
-        return await self._read(
+        operation = f"search {object_type}"
+        response = await self._response(
             "POST",
             objects_path(object_type, "search"),
-            RecordPage,
-            operation=f"search {object_type}",
+            operation=operation,
             kind=kind,
             deadline_s=deadline_s,
             body=body,
             search=True,
         )
+        page = _decoded(response.content, SearchPage, operation=operation)
+        return msgspec.structs.replace(page, answered_at=_date(response))
 
     async def read_batch(
         self, path: str, answer: type[T], *, operation: str, kind: CallKind, deadline_s: float, body: Any
@@ -208,9 +212,25 @@ class HubSpotClient(DefinitionCalls, WriteCalls):
         deadline_s: float,
         query: dict[str, str] | None = None,
         body: dict[str, Any] | None = None,
-        search: bool = False,
     ) -> T:
         """The decoded answer of a call that may be repeated, within `deadline_s` in all."""
+        response = await self._response(
+            method, path, operation=operation, kind=kind, deadline_s=deadline_s, query=query, body=body
+        )
+        return _decoded(response.content, answer, operation=operation)
+
+    async def _response(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        kind: CallKind,
+        deadline_s: float,
+        query: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        search: bool = False,
+    ) -> httpx.Response:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + deadline_s
         request = self._http.build_request(method, path, params=query, json=body)
@@ -218,7 +238,7 @@ class HubSpotClient(DefinitionCalls, WriteCalls):
         while True:
             got = await self._attempt(request, operation=operation, kind=kind, search=search, ends_at=ends_at)
             if isinstance(got, httpx.Response):
-                return _decoded(got.content, answer, operation=operation)
+                return got
             wait_s = max(pause_s, got.wait_s)
             if not got.is_passing or loop.time() + wait_s + _SHORTEST_CALL_S >= ends_at:
                 raise got.error
@@ -329,6 +349,14 @@ def _note_day(slot: CallSlot, response: httpx.Response) -> None:
 def _number(response: httpx.Response, header: str) -> int | None:
     text = response.headers.get(header, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _date(response: httpx.Response) -> datetime | None:
+    """When HubSpot answered, by its own clock."""
+    try:
+        return parsedate_to_datetime(response.headers.get("date", "")).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _decoded(content: bytes, answer: type[T], *, operation: str) -> T:

@@ -65,6 +65,12 @@ class RecordPage(msgspec.Struct, frozen=True):
         return self.paging.next.after if self.paging and self.paging.next else None
 
 
+class SearchPage(RecordPage, frozen=True):
+    """A page of a search, and when HubSpot gave it by its own clock; None when it did not say."""
+
+    answered_at: datetime | None = None
+
+
 class Account(msgspec.Struct, frozen=True, rename="camel"):
     """The portal a token belongs to."""
 

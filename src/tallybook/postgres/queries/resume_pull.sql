@@ -1,2 +1,0 @@
--- Goes on pulling.
-select tallybook.resume_pull()
