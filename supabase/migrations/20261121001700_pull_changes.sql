@@ -3,6 +3,9 @@
 
 select tallybook.begin_migration('20261121001700', 'pull_changes', '0.1.0');
 
+-- What made a whole batch fail, perhaps: it is read by itself from then on.
+alter table tallybook.inbox add column comes_alone boolean not null default false;
+
 drop index tallybook.inbox_due_idx;
 -- A leased row is due when its lease ends, so one index finds both what is new and what was left behind.
 create index inbox_due_idx on tallybook.inbox (object_type, next_attempt_at) where dead_at is null;
@@ -71,7 +74,7 @@ as $$
 $$;
 
 -- Up to p_limit records of the one type whose hints have waited longest, with all their due hints, leased to p_token.
--- What has failed before comes alone, so that it takes nobody down with it. While pull is paused: one record to probe
+-- What has failed with others comes alone, so that it takes nobody down with it. While pull is paused: one record to probe
 -- with, when it is time.
 create function tallybook.claim_inbox(p_types text[], p_token uuid, p_lease_s numeric, p_limit integer)
 returns table (id bigint, object_type text, hubspot_id text, subscription_type text, details jsonb)
@@ -95,10 +98,10 @@ begin
         v_limit := 1;
     end if;
 
-    select t.name, f.id, f.hubspot_id, f.has_failed into v_first
+    select t.name, f.id, f.comes_alone into v_first
     from unnest(p_types) as t (name)
     cross join lateral (
-        select i.id, i.hubspot_id, i.next_attempt_at, i.last_error is not null as has_failed from tallybook.inbox i
+        select i.id, i.next_attempt_at, i.comes_alone from tallybook.inbox i
         where i.object_type = t.name and i.dead_at is null and i.next_attempt_at <= v_now
         order by i.next_attempt_at limit 1) f
     order by f.next_attempt_at limit 1;
@@ -110,7 +113,7 @@ begin
     with due as materialized (
         select i.id, i.hubspot_id, i.next_attempt_at from tallybook.inbox i
         where i.object_type = v_first.name and i.dead_at is null and i.next_attempt_at <= v_now
-            and case when v_first.has_failed then i.id = v_first.id else i.last_error is null end
+            and case when v_first.comes_alone then i.id = v_first.id else not i.comes_alone end
         order by i.next_attempt_at limit p_limit * 10
         for update skip locked
     ), chosen as (
@@ -120,8 +123,8 @@ begin
     set lease_token = p_token, leased_until = v_until, next_attempt_at = v_until,
         -- Whoever held it before is gone. Perhaps because of it: the third time it comes alone.
         attempts = i.attempts + (i.lease_token is not null)::integer,
-        last_error = case when i.lease_token is not null and i.attempts >= 2 then 'its lease was lost'
-                     else i.last_error end
+        comes_alone = i.comes_alone or (i.lease_token is not null and i.attempts >= 2),
+        last_error = case when i.lease_token is not null then 'its lease was lost' else i.last_error end
     from due d
     where i.id = d.id and d.hubspot_id in (select c.hubspot_id from chosen c)
     returning i.id, i.object_type, i.hubspot_id, i.subscription_type, i.details;
@@ -129,7 +132,8 @@ end
 $$;
 
 -- Ends a lease: what was followed up is removed; the rest waits as its outcome says: 'again' for as long as it takes,
--- 'failed' (with words) a dozen times, 'later' p_wait_s without counting as an attempt. p_left: [{id, outcome, words}].
+-- 'refused' (what the record says cannot be taken) for two minutes, 'failed' (perhaps because of others) a dozen times,
+-- 'later' p_wait_s without counting as an attempt. p_left: [{id, outcome, words}].
 -- p_was_read: HubSpot answered, so a pause is over.
 create function tallybook.settle_inbox(
     p_token uuid, p_done bigint[], p_left jsonb, p_wait_s numeric, p_was_read boolean
@@ -148,39 +152,19 @@ begin
     update tallybook.inbox i
     set lease_token = null, leased_until = null,
         attempts = i.attempts + (x.outcome <> 'later')::integer,
-        last_error = case x.outcome when 'failed' then left(x.words, 500) when 'later' then i.last_error end,
+        comes_alone = i.comes_alone or x.outcome = 'failed',
+        last_error = case when x.outcome in ('failed', 'refused') then left(x.words, 500)
+                          when x.outcome = 'later' then i.last_error end,
         next_attempt_at = v_now + case when x.outcome = 'later' then make_interval(secs => p_wait_s)
                                   else tallybook.reread_delay(i.attempts) end,
-        dead_at = case when x.outcome = 'failed' and i.attempts >= 11 then v_now end
+        dead_at = case when (x.outcome = 'failed' and i.attempts >= 11)
+                            or (x.outcome = 'refused' and i.attempts >= 6) then v_now end
     from jsonb_to_recordset(p_left) as x (id bigint, outcome text, words text)
     where i.id = x.id and i.lease_token = p_token;
     if p_was_read and exists (select from tallybook.sync_lanes l where l.lane = 'pull' and l.paused_at is not null) then
-        perform tallybook.resume_pull();
+        perform tallybook.lane_works('pull');
     end if;
 end
-$$;
-
--- Stops pulling: something a person has to change. The first reason stays; every p_probe_s one record is tried.
-create function tallybook.pause_pull(p_reason text, p_words text, p_probe_s numeric)
-returns void
-language sql volatile
-set search_path = ''
-as $$
-    update tallybook.sync_lanes
-    set paused_at = coalesce(paused_at, pg_catalog.clock_timestamp()), reason = coalesce(reason, p_reason),
-        words = left(p_words, 500), resume_at = pg_catalog.clock_timestamp() + make_interval(secs => p_probe_s)
-    where lane = 'pull';
-    select tallybook.raise_alert('lane_paused', 'pull', jsonb_build_object('reason', p_reason));
-$$;
-
-create function tallybook.resume_pull()
-returns void
-language sql volatile
-set search_path = ''
-as $$
-    update tallybook.sync_lanes set paused_at = null, reason = null, words = null, resume_at = null
-    where lane = 'pull' and paused_at is not null;
-    select tallybook.clear_alert('lane_paused', 'pull');
 $$;
 
 -- A page of a search: asks for what was not asked for yet and is newer than what we hold; gives how many. p_hits:

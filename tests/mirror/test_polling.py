@@ -125,7 +125,7 @@ async def test_a_search_that_lags_loses_nothing(mirror, portal, owner, lag_s):
 async def test_control_without_the_overlap_a_lag_loses_edits(mirror, portal, owner, monkeypatch):
     """The control: passes that trust the index miss what it showed late."""
     monkeypatch.setattr("tallybook.usecases.poll_changes._OVERLAP", timedelta())
-    monkeypatch.setattr("tallybook.usecases.poll_changes._DEEP_OVERLAP", timedelta())
+    monkeypatch.setattr("tallybook.usecases.poll_changes._DEEP_EVERY", timedelta(days=9))
     await portal.post("populate", contacts=5)
     ids = await contact_ids(mirror, 5)
     await polled(mirror, owner)
@@ -231,9 +231,9 @@ async def test_what_no_search_will_show_again_is_forgotten(mirror, portal, owner
 async def test_custom_objects_are_found_by_their_own_modification_time(mirror, portal, owner, mirrored):
     """`hs_lastmodifieddate`."""
     made = await portal.post(
-        "edits", object_type=mirror.crm_type(mirrored), properties={"capacity": "3"}
-        if mirrored is MirroredType.MOCK_EXAM
-        else {"attendance": "Yes"},
+        "edits",
+        object_type=mirror.crm_type(mirrored),
+        properties={"capacity": "3"} if mirrored is MirroredType.MOCK_EXAM else {"attendance": "Yes"},
     )
     assert (await polled(mirror, owner, mirrored))[1] == [made["id"]]
     assert (await polled(mirror, owner, mirrored))[1] == []

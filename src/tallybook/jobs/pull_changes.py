@@ -18,7 +18,6 @@ from tallybook.jobs.pauses import pause
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.poll_changes import poll_changes
 from tallybook.usecases.pull_changes import Followed, Lease, claim_hints, follow_hints
-from tallybook.usecases.pull_records import PULLED_TYPES
 
 JOB = "pull"
 POLL_JOB = "poll"
@@ -53,7 +52,7 @@ async def pull_until(mirror: Mirror, *, max_s: float) -> JobResult:
     counts: Counter[str] = Counter()
     has_polled_all = await _poll_once(mirror, counts, go_on=lambda: time.monotonic() < ends_at)
     while time.monotonic() < ends_at:
-        leases = [await claim_hints(mirror.db, [mirrored]) for mirrored in PULLED_TYPES]
+        leases = [await claim_hints(mirror.db, [mirrored]) for mirrored in MirroredType]
         followed = await asyncio.gather(
             *(follow_hints(mirror, lease) for lease in leases if lease), return_exceptions=True
         )
@@ -70,7 +69,7 @@ async def _poll_once(mirror: Mirror, counts: Counter[str], *, go_on: Callable[[]
     """One pass over each type, unless somebody else is searching; whether all came to their end."""
 
     async def work() -> JobResult:
-        passes = [await poll_changes(mirror, mirrored, go_on=go_on) for mirrored in PULLED_TYPES]
+        passes = [await poll_changes(mirror, mirrored, go_on=go_on) for mirrored in MirroredType]
         for each in passes:
             counts.update(searches=each.searches, found=each.found, asked=each.asked)
         return JobResult(dict(counts), done=all(each.done for each in passes))
@@ -87,7 +86,7 @@ async def _poll_for_ever(mirror: Mirror, stop: asyncio.Event) -> None:
 
     async def work() -> JobResult:
         async with asyncio.TaskGroup() as tasks:
-            for mirrored in PULLED_TYPES:
+            for mirrored in MirroredType:
                 tasks.create_task(_poll_type(mirror, mirrored, stop))
         return JobResult()
 
@@ -145,7 +144,7 @@ class _Follower:
 
     async def _step(self) -> float:
         """Sends one lease on its way; how long to wait where there is none."""
-        room = [mirrored for mirrored in PULLED_TYPES if self._under_way[mirrored] < _IN_FLIGHT]
+        room = [mirrored for mirrored in MirroredType if self._under_way[mirrored] < _IN_FLIGHT]
         backing_off_s = self._back_off_until - time.monotonic()
         if not room or backing_off_s > 0:
             return max(_LOOK_EVERY_S, backing_off_s) if room else _LOOK_EVERY_S / 5

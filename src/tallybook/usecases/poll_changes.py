@@ -149,9 +149,7 @@ def _answered_at(page: SearchPage) -> datetime:
 def _last_id(page: SearchPage, before: str | None) -> str:
     ids = [int(record.id) for record in page.results]
     if not ids or ids != sorted(set(ids)) or ids[0] <= int(before or -1):
-        raise CrmUnavailable(
-            operation="search", problem="results are not in the order of their ids"
-        )
+        raise CrmUnavailable(operation="search", problem="results are not in the order of their ids")
     return str(ids[-1])
 
 

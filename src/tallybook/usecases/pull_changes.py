@@ -23,9 +23,11 @@ from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import BATCH_SIZE
 from tallybook.hubspot.errors import is_passing
+from tallybook.hubspot.write_results import Fault, Refusal
 from tallybook.postgres.pool import Database
 from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.mirror import Mirror, Pulled
+from tallybook.usecases.pause_lane import why_unreadable
 from tallybook.usecases.pull_records import pull_records
 
 _log = structlog.get_logger(__name__)
@@ -33,8 +35,10 @@ _log = structlog.get_logger(__name__)
 # Longer than reading and merging may take: within it nobody else reads the same.
 _LEASE_S = 60.0
 _DEADLINE_S = 30.0
-_PROBE_EVERY_S = 60.0
-_LONGEST_WAIT_S = 900
+# While a person has to change something, one record is tried after so long, then less and less often.
+_PROBE_S = (15.0, 300.0)
+_LONGEST_WAIT_S = 900.0
+_LASTING = frozenset((Fault.UNAUTHORISED, Fault.FORBIDDEN, Fault.SETUP, Fault.DAILY_LIMIT, Fault.MIGRATING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +103,11 @@ async def follow_hints(mirror: Mirror, lease: Lease) -> Followed:
         )
     except DatabaseUnavailable:
         raise
-    except SetupError as error:
-        await _pause(mirror.db, error)
-        await _settle(mirror.db, lease, dict.fromkeys(_all(lease), ("later", "")), wait_s=1.0)
+    except (SetupError, Unavailable) as error:
+        if _is_definite(error):
+            return await _fail(mirror.db, lease, error)
+        await _put_off(mirror.db, lease, error)
         raise
-    except Unavailable as error:
-        if not _is_definite(error):
-            wait_s = min(error.retry_after_s, _LONGEST_WAIT_S) * random.uniform(1.0, 1.5)  # noqa: S311
-            await _settle(mirror.db, lease, dict.fromkeys(_all(lease), ("later", "")), wait_s=wait_s)
-            raise
-        return await _fail(mirror.db, lease, error)
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - one record must not stop the others; it comes alone next time.
@@ -123,7 +122,7 @@ async def _take_up(db: Database, lease: Lease, pulled: Pulled) -> Followed:
     for hint in lease.hints:
         words = next((pulled.errors[each] for each in hint.hubspot_ids if each in pulled.errors), None)
         if words is not None:
-            left[hint.id] = ("failed", words)
+            left[hint.id] = ("refused", words)
         elif not again.isdisjoint(hint.hubspot_ids):
             left[hint.id] = ("again", "")
     # An id that was merged away answers under another one.
@@ -170,13 +169,22 @@ async def _settle(
     )
 
 
-async def _pause(db: Database, error: SetupError) -> None:
-    words = str(error.details.get("hubspot_message") or error.message)
-    reason = f"http_{error.details['status']}" if "status" in error.details else "setup"
-    await db.fetch_all("pause_pull", {"reason": reason, "words": words, "probe_s": _PROBE_EVERY_S})
+async def _put_off(db: Database, lease: Lease, error: TallybookError) -> None:
+    """The hints wait; where that will not help soon, pulling pauses so that people see why."""
+    wait_s = float(error.retry_after_s) if isinstance(error, Unavailable) else 1.0
+    why = why_unreadable(error)
+    if isinstance(why, Refusal) and why.fault in _LASTING:
+        first_s, most_s = _PROBE_S
+        pauses = {"wait_s": max(first_s, wait_s), "most_s": max(most_s, wait_s)}
+        reason = {"reason": why.fault.value, "words": why.words[:500]}
+        await db.fetch_all("pause_lane", {"lane": "pull", **reason, **pauses})
+        wait_s = 1.0
+    spread = random.uniform(1.0, 1.5)  # noqa: S311 - spreads load, no secret.
+    left = dict.fromkeys(_all(lease), ("later", ""))
+    await _settle(db, lease, left, wait_s=min(wait_s, _LONGEST_WAIT_S) * spread)
 
 
-def _is_definite(error: Unavailable) -> bool:
+def _is_definite(error: TallybookError) -> bool:
     """Whether HubSpot refused the very call: asking the same again gets the same."""
     status = error.details.get("status")
     return isinstance(error, CrmUnavailable) and isinstance(status, int) and not is_passing(status)

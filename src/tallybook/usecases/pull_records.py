@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.usecases.mirror import Mirror, Pulled
+from tallybook.usecases.pull_bookings import pull_bookings
 from tallybook.usecases.pull_contacts import pull_contacts
+from tallybook.usecases.pull_mock_exams import pull_mock_exams
 
-_PULL = {MirroredType.CONTACT: pull_contacts}
-PULLED_TYPES = tuple(_PULL)
+_PULL = {
+    MirroredType.CONTACT: pull_contacts,
+    MirroredType.MOCK_EXAM: pull_mock_exams,
+    MirroredType.BOOKING: pull_bookings,
+}
 
 
 async def pull_records(
