@@ -13,6 +13,7 @@ import structlog
 
 from tallybook.domain.errors import TallybookError, Unavailable
 from tallybook.domain.mirror import MirroredType
+from tallybook.hubspot.client import BATCH_SIZE
 from tallybook.jobs.lease import JobResult, JobRunningError, under_lease
 from tallybook.jobs.pauses import pause
 from tallybook.usecases.mirror import Mirror
@@ -24,6 +25,8 @@ POLL_JOB = "poll"
 
 _IN_FLIGHT = 2
 _LOOK_EVERY_S = 0.25
+# Plans made for empty tables get slower with all that is stored; autovacuum would notice minutes later.
+_STATISTICS_AFTER = frozenset((5, 50, 500))
 _POLL_EVERY_S = 5.0
 _BACK_OFF_S = (1.0, 30.0)
 # Longer than a call may take: what is being read when everything stops is brought to its end.
@@ -51,8 +54,11 @@ async def pull_until(mirror: Mirror, *, max_s: float) -> JobResult:
     ends_at = time.monotonic() + max_s
     counts: Counter[str] = Counter()
     has_polled_all = await _poll_once(mirror, counts, go_on=lambda: time.monotonic() < ends_at)
+    rounds = 0
     while time.monotonic() < ends_at:
-        leases = [await claim_hints(mirror.db, [mirrored]) for mirrored in MirroredType]
+        leases = [
+            await claim_hints(mirror.db, [mirrored]) for mirrored in MirroredType for _ in range(_IN_FLIGHT)
+        ]
         followed = await asyncio.gather(
             *(follow_hints(mirror, lease) for lease in leases if lease), return_exceptions=True
         )
@@ -62,6 +68,9 @@ async def pull_until(mirror: Mirror, *, max_s: float) -> JobResult:
             if isinstance(each, BaseException):
                 raise each
             counts.update(asdict(each))
+        rounds += 1
+        if rounds in _STATISTICS_AFTER:
+            await mirror.db.fetch_all("refresh_statistics")
     return JobResult(dict(counts), done=False)
 
 
@@ -125,6 +134,7 @@ class _Follower:
         self._stop = stop
         self._under_way: Counter[MirroredType] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._full_leases = 0
         self._back_off_until = 0.0
         self._wait_s = _BACK_OFF_S[0]
 
@@ -164,6 +174,10 @@ class _Follower:
     async def _follow(self, lease: Lease) -> None:
         try:
             followed = await follow_hints(self._mirror, lease)
+            if len(lease.hints) >= BATCH_SIZE:
+                self._full_leases += 1
+                if self._full_leases in _STATISTICS_AFTER:
+                    await self._mirror.db.fetch_all("refresh_statistics")
         except TallybookError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001 - one lease must not stop the others; it ends by itself.
