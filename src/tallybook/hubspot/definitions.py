@@ -29,7 +29,6 @@ class DefinitionCalls(ABC):
         deadline_s: float,
         query: dict[str, str] | None = None,
         body: dict[str, Any] | None = None,
-        search: bool = False,
     ) -> T:
         """The decoded answer of a call that may be repeated, within `deadline_s` in all."""
 
