@@ -1,14 +1,19 @@
 """What staff see of the mirror, and what their decisions about it change."""
 
+import asyncio
 import json
+import signal
+from collections import Counter
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from support.commands import SECRET_KEY, CommandLine
-from support.factories import book, make_contact, make_mock_exam
+from support.factories import balances, book, make_contact, make_mock_exam
+from support.push_world import BOOKING, TOKEN
 from tallybook.domain.errors import ConfirmationStale, NotFound, ValidationError
+from tallybook.domain.mirror import MirroredType
 from tallybook.usecases.discard_dead_letter import discard_dead_letter
 from tallybook.usecases.list_conflicts import list_conflicts
 from tallybook.usecases.list_dead_letters import LetterType, list_dead_letters
@@ -306,3 +311,113 @@ async def test_the_commands_of_a_person_at_a_terminal(tallybook, db, owner):
     tallybook.error("sync", "discard", booking, "--reason", "it is not dead any more")
     tallybook.error("sync", "resolve", "1", "ours", "--reason", "there is none")
     tallybook.error("sync", "resume", "nothing", code=2)
+
+
+async def test_each_type_of_object_has_somebody_who_resolves_its_conflicts(db):
+    """The common function hands over to resolve_<type>_conflict, whatever types there are."""
+    async with db.connection() as connection:
+        for each in MirroredType:
+            name = (
+                f"tallybook.resolve_{each.value}_conflict(tallybook.sync_conflicts, text, text, text, text)"
+            )
+            cursor = await connection.execute("select to_regprocedure(%s) is not null", (name,))
+            assert await cursor.fetchone() == (True,), name
+
+
+async def test_a_decision_about_a_number_is_an_entry_and_a_line_in_the_audit_log(db, owner):
+    """The balance is as decided, HubSpot will be told, and the conflict says who decided and how."""
+    contact = await make_contact(db, credits={"sj_credits": 3})
+    await rows(owner, "delete from tallybook.outbox")
+    conflict = await make_conflict(owner, contact, kind="unreadable", ours="3", theirs="12abc")
+    answer = await decide(db, conflict, Choice.VALUE, "12", reason="she meant 12")
+    settled = json.loads(answer.data)
+    assert (answer.outcome, settled["resolved_by"], settled["resolution"]) == ("ok", "cli:ada", "value: 12")
+    assert (await balances(db, contact))["sj_credits"] == 12
+    assert await rows(owner, "select object_id from tallybook.outbox") == [(contact.id,)]
+    ((changes, details),) = await rows(
+        owner,
+        "select l.changes, d.details from tallybook.audit_log l"
+        " join tallybook.audit_details d on d.audit_id = l.id where l.action = 'conflict.resolved'",
+    )
+    assert (changes["conflict"], changes["choice"], changes["kind"]) == (conflict, "value", "unreadable")
+    assert (details["reason"], details["value"], details["theirs"]) == ("she meant 12", "12", "12abc")
+    assert (await list_conflicts(db))["total"] == 0
+    assert (await decide(db, conflict, Choice.VALUE, "12")).outcome == "already"
+
+
+async def test_of_many_who_decide_at_once_one_is_followed(db, owner):
+    """Eight people, four with one number and four with another: one entry, and the others are told."""
+    contact = await make_contact(db, credits={"sj_credits": 3})
+    conflict = await make_conflict(owner, contact, kind="unreadable", ours="3", theirs="many")
+    found = await asyncio.gather(
+        *(decide(db, conflict, Choice.VALUE, str(10 + n % 2)) for n in range(8)), return_exceptions=True
+    )
+    outcomes = Counter(
+        each.outcome if not isinstance(each, Exception) else type(each).__name__ for each in found
+    )
+    assert outcomes == {"ok": 1, "already": 3, "ConfirmationStale": 4}
+    ((entries,),) = await rows(
+        owner,
+        "select count(*) from tallybook.credit_entries where contact_id = %s and credit_type = 'sj_credits'"
+        " and reason <> 'import'",
+        contact.id,
+    )
+    assert entries == 1
+
+
+async def test_a_refused_decision_changes_nothing(db, owner):
+    """A number that is none: the conflict stays open, nothing is in the audit log."""
+    contact = await make_contact(db, credits={"sj_credits": 3})
+    conflict = await make_conflict(owner, contact, kind="unreadable", ours="3", theirs="many")
+    with pytest.raises(ValidationError):
+        await decide(db, conflict, Choice.VALUE, "a lot")
+    assert (await list_conflicts(db))["total"] == 1
+    assert await rows(owner, "select 1 from tallybook.audit_log where action = 'conflict.resolved'") == []
+    assert (await balances(db, contact))["sj_credits"] == 3
+
+
+async def test_push_writes_what_waits_and_shows_it_first_when_asked(world, tallybook, portal):
+    """A dry run changes nothing on either side; a push that leaves a dead letter fails."""
+    settings = {"HS_PRIVATE_APP_TOKEN": TOKEN, "HUBSPOT_BASE_URL": portal.url}
+    contact = await world.student(credits={"sj_credits": 3})
+    await book(world.db, contact, await world.exam(mirrored=False))
+    before = await world.outbox()
+    planned = tallybook.json("sync", "push", "--dry-run", **settings)
+    assert {each["object_type"]: each["action"] for each in planned} == {
+        "contact": "update", "mock_exam": "upsert", "booking": "wait",
+    }  # fmt: skip
+    assert "sj_credits 2" in tallybook("sync", "push", "--dry-run", **settings).stdout
+    assert await world.outbox() == before
+    for _ in range(3):
+        done = tallybook.json("sync", "push", **settings)
+        await world.due()
+    assert (done["done"], done["waiting"], done["paused"]) == (True, 0, {})
+    assert await world.outbox() == {}
+    assert "Nothing waits" in tallybook("sync", "push", "--dry-run", **settings).stdout
+    assert "observe" in str(tallybook.error("sync", "push", TALLYBOOK_MODE="observe", **settings)).lower()
+    await world.portal.post("settings", token="another token")
+    error, _ = tallybook.error("sync", "push", **settings)
+    await world.portal.post("settings", token=None)
+    assert "HS_PRIVATE_APP_TOKEN was refused" in error
+
+
+async def test_a_push_can_be_stopped_and_goes_on_later(world, tallybook, portal):
+    """Ctrl-C ends it after what is on its way; what waits is there for the next one, once."""
+    settings = {"HS_PRIVATE_APP_TOKEN": TOKEN, "HUBSPOT_BASE_URL": portal.url}
+    for _ in range(3):
+        await book(world.db, await world.student(credits={"sj_credits": 3}), await world.exam(mirrored=False))
+    await world.fault("/batch/(update|upsert|create)$", delay_ms=1500, times=50)
+    with tallybook.running("sync", "push", **settings) as process:
+        await world.until(lambda: leased(world))
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+        assert "Stopping after what is on its way" in process.stderr.read()
+    await world.portal.door.delete("/_simulator/faults")
+    while await world.outbox():
+        await world.due()
+        tallybook("sync", "push", **settings)
+    assert len(await world.records(BOOKING)) == 3
+
+
+async def leased(world):
+    return await world.value("select count(*) from tallybook.outbox where lease_token is not null")

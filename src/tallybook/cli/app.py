@@ -17,6 +17,7 @@ from tallybook.cli import (
     importing,
     keys,
     loadtest,
+    mirroring,
     rebinding,
     serving,
     setup_check,
@@ -111,6 +112,7 @@ app.add_typer(_key, name="key")
 
 _sync = _group("The mirror: HubSpot and Tallybook in step.")
 _sync.command("status")(sync.status)
+_sync.command("push")(mirroring.push)
 _sync.command("conflicts")(conflicts.conflicts)
 _sync.command("resolve", context_settings={"ignore_unknown_options": True})(conflicts.resolve)
 _sync.command("dead")(conflicts.dead)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from tallybook.domain.contacts import ContactRefKind, parse_contact_ref
-from tallybook.domain.errors import ContactNotFound, CrmBusy, ValidationError
+from tallybook.domain.errors import AmbiguousContact, ContactNotFound, CrmBusy, ValidationError
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.connection import CONTACTS
-from tallybook.postgres.pool import Database
 from tallybook.usecases.grant_credits import find_contact
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.pull_contacts import pull_contacts
@@ -17,12 +16,12 @@ _DEADLINE_S = 30.0
 
 
 async def refresh_contact(mirror: Mirror, *, contact: str) -> UUID:
-    """The contact's UUID after merging; one not stored yet is found by its HubSpot id or e-mail.
+    """The contact's UUID after merging; one not stored yet is found by its HubSpot id, e-mail or student ID.
 
     Raises ContactNotFound, AmbiguousContact, CrmBusy (also when HubSpot's histories are late),
     CrmUnavailable, SetupError.
     """
-    key, id_property = await _key_of(mirror.db, contact)
+    key, id_property = await _key_of(mirror, contact)
     if id_property is not None:
         records = await mirror.client.batch_read(
             CONTACTS,
@@ -50,18 +49,36 @@ async def refresh_contact(mirror: Mirror, *, contact: str) -> UUID:
         ) from error
 
 
-async def _key_of(db: Database, contact: str) -> tuple[str, str | None]:
+async def _key_of(mirror: Mirror, contact: str) -> tuple[str, str | None]:
     """By what to ask HubSpot: record id, or the name of a unique property and its value."""
     ref = parse_contact_ref(contact)
     try:
-        contact_id = await find_contact(db, contact)
+        contact_id = await find_contact(mirror.db, contact)
     except ContactNotFound:
         if ref.kind is ContactRefKind.HUBSPOT_ID:
             return ref.value, None
         if ref.kind is ContactRefKind.EMAIL:
             return ref.value, "email"
+        if ref.kind is ContactRefKind.STUDENT_ID:
+            return await _by_student_id(mirror, ref.value), None
         raise
-    row = await db.fetch_one("contact_hubspot_id", {"contact_id": contact_id})
+    row = await mirror.db.fetch_one("contact_hubspot_id", {"contact_id": contact_id})
     if row is None or row[0] is None:
         raise ContactNotFound("This contact is not in HubSpot yet.")
     return str(row[0]), None
+
+
+async def _by_student_id(mirror: Mirror, student_id: str) -> str:
+    """The only record with this student ID; HubSpot's search may not have heard of the newest ones."""
+    page = await mirror.client.search(
+        CONTACTS,
+        kind=CallKind.MISS,
+        deadline_s=_DEADLINE_S,
+        filters=[{"propertyName": "student_id", "operator": "EQ", "value": student_id}],
+        limit=2,
+    )
+    if not page.results:
+        raise ContactNotFound("HubSpot has no such contact.")
+    if len(page.results) > 1:
+        raise AmbiguousContact
+    return page.results[0].id

@@ -1,0 +1,119 @@
+"""The commands `tallybook sync push`, `pull` and `reconcile`: the mirror's work, done now and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tallybook.cli.session import AsJson, DryRun, print_json, print_table, with_parts
+from tallybook.domain.errors import Observing
+
+if TYPE_CHECKING:
+    from tallybook.jobs.lease import JobResult
+    from tallybook.usecases.preview_push import PlannedWrite
+    from tallybook.wiring import Parts
+
+# Between these somebody may stop, and is told how far it is.
+_SLICE_S = 3.0
+_COLUMNS = ("object_type", "action", "hubspot_id", "object_id", "properties", "dead")
+
+
+def push(*, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Write to HubSpot whatever waits now. Ctrl-C stops after what is on its way; the rest waits on."""
+    from tallybook.jobs.push_changes import push_until
+
+    if dry_run:
+        _preview(as_json=as_json)
+        return
+
+    async def work(parts: Parts) -> tuple[Counter[str], bool, dict[str, Any]]:
+        from tallybook.usecases.guard_mirror import demand_same_portal
+        from tallybook.usecases.show_sync_status import show_sync_status
+
+        parts.settings.needed("HS_PRIVATE_APP_TOKEN")
+        if parts.settings.observes:
+            raise Observing(setting="TALLYBOOK_MODE=observe")
+        await demand_same_portal(parts.mirror)
+        counts, done = await _in_slices(lambda: push_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
+        return counts, done, await show_sync_status(parts.db)
+
+    counts, done, status = with_parts(work)
+    lanes = [lane for lane in status["lanes"] if lane["lane"] != "pull"]
+    paused = {lane["lane"]: lane["paused"]["reason"] for lane in lanes if lane["paused"]}
+    waiting = sum(lane["waiting"] for lane in lanes)
+    if as_json:
+        print_json({"counts": dict(counts), "done": done, "waiting": waiting, "paused": paused})
+    else:
+        print(f"{counts['written']} written, {counts['failed']} failed, {counts['dead']} given up.")
+        if waiting:
+            print(f"{waiting} wait for later: tallybook sync status")
+        for lane, reason in paused.items():
+            print(f"The lane {lane} is paused: {reason}")
+    if paused or counts["dead"]:
+        raise typer.Exit(1)
+
+
+def _preview(*, as_json: bool) -> None:
+    from tallybook.usecases.preview_push import preview_push
+
+    async def work(parts: Parts) -> list[PlannedWrite]:
+        return await preview_push(parts.mirror)
+
+    found = [_shown(each) for each in with_parts(work)]
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(found, _COLUMNS)
+    else:
+        print("Nothing waits to be written to HubSpot.")
+
+
+def _shown(planned: PlannedWrite) -> dict[str, Any]:
+    import dataclasses
+
+    return {**dataclasses.asdict(planned), "object_type": planned.object_type.value}
+
+
+async def _in_slices(work: Callable[[], Awaitable[JobResult]], *, quiet: bool) -> tuple[Counter[str], bool]:
+    """Repeats the work until it is done or somebody presses Ctrl-C: what it did, and whether it is done.
+
+    Pressed again, Ctrl-C does not wait: what is on its way then is brought to its end by the next run.
+    """
+    counts: Counter[str] = Counter()
+    with _interruptible() as stop:
+        while True:
+            result = await work()
+            counts.update(result.counts)
+            if result.done or stop.is_set():
+                return counts, result.done
+            if not quiet:
+                print(_told(counts), file=sys.stderr)
+
+
+@contextmanager
+def _interruptible() -> Iterator[asyncio.Event]:
+    """An event that the first Ctrl-C sets."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        print("Stopping after what is on its way. Press Ctrl-C again not to wait.", file=sys.stderr)
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in counts.items())
