@@ -64,7 +64,7 @@ async def conflicts(services: Services, call: Call) -> Reply:
     return success_of(
         await list_conflicts(
             services.deps.db,
-            object_type=query.object_type,
+            object_type=query.object_type or None,
             kind=query.kind,
             with_resolved=query.resolved,
             page=query.page,
@@ -93,7 +93,9 @@ async def dead_letters(services: Services, call: Call) -> Reply:
     """A page of dead letters."""
     query = call.query
     return success_of(
-        await list_dead_letters(services.deps.db, letter_type=query.type, page=query.page, limit=query.limit)
+        await list_dead_letters(
+            services.deps.db, letter_type=query.type or None, page=query.page, limit=query.limit
+        )
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from tallybook.api.reading import Shape
 from tallybook.api.requests import Email, PageNumber, PageSize
@@ -32,7 +32,8 @@ class NoBody(Shape, frozen=True, kw_only=True):
 class ConflictsQuery(Shape, frozen=True, kw_only=True):
     """Which conflicts, and which page of them."""
 
-    object_type: MirroredType | None = None
+    # Not None: in a query string that would let `null` pass for a word of the list.
+    object_type: MirroredType | UnsetType = UNSET
     kind: Annotated[str, Meta(min_length=1, max_length=40, examples=["below_zero"])] | None = None
     resolved: Annotated[bool, Meta(description="Also those that are resolved.")] = False
     page: PageNumber = 1
@@ -42,7 +43,7 @@ class ConflictsQuery(Shape, frozen=True, kw_only=True):
 class LettersQuery(Shape, frozen=True, kw_only=True):
     """Which dead letters, and which page of them."""
 
-    type: LetterType | None = None
+    type: LetterType | UnsetType = UNSET
     page: PageNumber = 1
     limit: PageSize = 50
 
