@@ -19,6 +19,7 @@ MODULES = (
     "misses_400",
     "loadtest",
     "import_contacts",
+    "push",
     "metered_actions",
     "growth",
 )
@@ -27,6 +28,7 @@ MODULES = (
 FULL = {
     "metered_actions": "--full: a million attempts at one contact, some minutes",
     "import_contacts": "--full: also a million contacts, about 12 minutes",
+    "push": "--full: for two minutes",
     "growth": "--full: against a million contacts and five million entries; without, a hundred thousand",
 }
 

@@ -80,6 +80,12 @@ def simulated_check(contact: int) -> bytes:
     return post("/api/mock-exams/validate-credits", {**pair, "mock_type": "Situational Judgment"})
 
 
+def simulated_booking(contact: int, mock_exam_id: str) -> bytes:
+    """A booking of contact number `contact` of the simulated portal."""
+    pair = {"student_id": str(1_599_000 + contact), "email": f"student{contact}@example.com"}
+    return post("/api/bookings/create", {**pair, "mock_exam_id": mock_exam_id})
+
+
 def _pair(student: int) -> dict[str, object]:
     return {"student_id": str(FIRST_STUDENT + student), "email": f"s{student}@example.com"}
 
@@ -91,11 +97,12 @@ def send(
     connections: int = 16,
     seconds: float | None = None,
     burst: bool = False,
+    per_s: float | None = None,
     cpu: dict[str, Callable[[], float]] | None = None,
 ) -> Load:
     """Sends each request once, or all again and again for `seconds`.
 
-    `burst` sends all at once, each on a new connection.
+    `burst` sends all at once, each on a new connection; `per_s` at a constant rate, however slow answers are.
     `cpu` names functions that tell the CPU time used so far; they are asked right before and after.
     """
     plan = {
@@ -104,6 +111,7 @@ def send(
         "seconds": seconds,
         "connections": connections,
         "burst": burst,
+        "per_s": per_s,
     }
     with tempfile.TemporaryDirectory(prefix="tallybook-load-") as directory:
         file = Path(directory) / "plan"

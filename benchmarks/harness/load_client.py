@@ -14,7 +14,7 @@ import selectors
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +91,29 @@ class _Run:
                     connection.socket.close()
         return time.perf_counter() - started_at
 
+    def paced(self, per_s: float) -> float:
+        """So many requests a second, each on a connection that is free; a late one is not left out."""
+        selector = selectors.DefaultSelector()
+        # In turn, so that none is idle for so long that the server closes it.
+        idle = deque(_Connection(socket.create_connection(self.address)) for _ in range(self.connections))
+        for each in idle:
+            each.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(each.socket, selectors.EVENT_READ, each)
+        _wait_for_go()
+        started_at = time.perf_counter()
+        while self.next < len(self.requests) or len(idle) < self.connections:
+            wait_s = _GIVE_UP_S
+            if idle and self.next < len(self.requests):
+                wait_s = started_at + self.next / per_s - time.perf_counter()
+                if wait_s <= 0:
+                    self._send_next(idle.popleft(), None)
+                    continue
+            ready = selector.select(wait_s)
+            if not ready and wait_s >= _GIVE_UP_S:
+                raise TimeoutError(f"requests were not answered within {_GIVE_UP_S:.0f} s")
+            idle += [key.data for key, _ in ready if self._receive(key.data)]
+        return time.perf_counter() - started_at
+
     def _send_next(self, connection: _Connection, ends_at: float | None) -> bool:
         now = time.perf_counter()
         if ends_at is None:
@@ -149,7 +172,10 @@ def main() -> None:
     plan = pickle.loads(Path(sys.argv[1]).read_bytes())
     run = _Run(tuple(plan["address"]), plan["requests"], plan["seconds"], plan["connections"])
     before_s = _cpu_s()
-    seconds = run.burst() if plan["burst"] else run.closed_loop()
+    if plan["per_s"] is not None:
+        seconds = run.paced(plan["per_s"])
+    else:
+        seconds = run.burst() if plan["burst"] else run.closed_loop()
     result = {
         "seconds": seconds,
         "statuses": dict(run.statuses),

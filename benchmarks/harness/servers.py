@@ -90,6 +90,15 @@ def simulator(*, contacts: int, limits: str, latency_ms: float, mock_exams: int 
         yield server
 
 
+@contextmanager
+def push_worker(database: Database, hubspot: Server) -> Iterator[Server]:
+    """A process that pushes and does nothing else."""
+    argv = [sys.executable, "-m", "harness.push_worker", "{port}"]
+    env = environment(database, hubspot, PYTHONPATH=str(BENCHMARKS))
+    with _started("push worker", argv, env, ready="/") as worker:
+        yield worker
+
+
 def ask(server: Server, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """One call with JSON both ways."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)

@@ -351,14 +351,22 @@ begin
 end
 $$;
 
--- What was sent has arrived: the pause is over.
-create function tallybook.lane_works(p_lane text)
+-- What was sent has arrived: the pause is over. A probe that only read proves nothing where writing was refused; then
+-- the next object goes ahead.
+create function tallybook.lane_works(p_lane text, p_has_written boolean)
 returns void
 language plpgsql volatile
 set search_path = ''
 set lock_timeout = '2s'
 as $$
 begin
+    if not p_has_written then
+        update tallybook.sync_lanes l set resume_at = pg_catalog.clock_timestamp()
+        where l.lane = p_lane and l.reason in ('forbidden', 'unknown_property', 'read_only_property', 'setup');
+        if found then
+            return;
+        end if;
+    end if;
     update tallybook.sync_lanes l
     set paused_at = null, reason = null, words = null, resume_at = null, failures = 0
     where l.lane = p_lane;

@@ -285,6 +285,59 @@ async def test_a_booking_deleted_in_hubspot_is_read_before_anybody_gives_up(worl
     assert await world.outbox("booking") == {}
 
 
+async def test_a_booking_that_exists_there_already_is_written_and_not_made_twice(world):
+    """Its creation landed long ago and was forgotten, as after a restored backup: HubSpot knows our id."""
+    (booking,) = await bookings(world, 1)
+    there = await world.create(world.mirror.crm_type(BOOKING), tallybook_id=booking["id"])
+
+    await push(world, BOOKING)
+    await push(world, BOOKING)
+
+    assert list(await world.records(BOOKING)) == [booking["id"]]
+    record = await world.record(BOOKING, there)
+    assert record["properties"]["booking_id"] == booking["booking_id"]
+    assert {name: len(ids) for name, ids in record["associations"].items()} == {
+        "contacts": 1,
+        "mock_exams": 1,
+    }
+    assert await world.outbox("booking") == {}
+
+
+async def test_a_booking_whose_contact_is_gone_there_waits_for_what_reading_it_says(world):
+    (booking,) = await bookings(world, 1)
+    hubspot_id = await world.value("select hubspot_id from tallybook.contacts")
+    await world.portal.post("edits", object_type="contacts", id=hubspot_id, archived=True)
+
+    result = await push(world, BOOKING)
+
+    assert (result.written, result.dead, result.failed) == (0, 0, 1)
+    asked = await world.rows("select object_type, hubspot_id from tallybook.inbox order by 1")
+    assert ("contact", hubspot_id) in asked
+    # Reading it marks the contact as archived: from now on the booking waits without using up attempts.
+    await world.rows("update tallybook.contacts set archived_at = clock_timestamp()")
+    await push(world, BOOKING)
+    assert [(attempts, dead) for attempts, _, dead in (await world.outbox("booking")).values()] == [
+        (1, False)
+    ]
+    await world.portal.post("edits", object_type="contacts", id=hubspot_id, archived=False)
+    await world.rows("update tallybook.contacts set archived_at = null")
+    assert (await push(world, BOOKING)).written == 1
+    assert list(await world.records(BOOKING)) == [booking["id"]]
+
+
+async def test_a_probe_that_only_reads_does_not_end_a_pause_of_writing(world):
+    contact = await world.student(credits={"sj_credits": 1})
+    await grant(world.db, contact, "sj_credits", 1)
+    await world.rows("update tallybook.contacts set crm_unread = true")
+    await world.rows("select tallybook.pause_lane('contact', 'forbidden', 'no scope', 0, 0)")
+
+    assert (await push(world, CONTACT)).claimed == 1
+    assert (await lane(world, "contact"))[0] == "forbidden"
+
+    assert (await push(world, CONTACT)).written == 1
+    assert await lane(world, "contact") is None
+
+
 async def test_an_email_that_hubspot_refuses_is_the_contacts_own_dead_letter(world):
     good, bad = await world.students(2, credits={"sj_credits": 1})
     for contact in (good, bad):

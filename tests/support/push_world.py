@@ -24,6 +24,11 @@ from tallybook.usecases.pull_contacts import pull_contacts
 
 BOOKING, CONTACT, MOCK_EXAM = MirroredType.BOOKING, MirroredType.CONTACT, MirroredType.MOCK_EXAM
 TOKEN = "pat-test"
+_GROUPS = {
+    BOOKING: "bookings_information",
+    CONTACT: "contactinformation",
+    MOCK_EXAM: "mock_exams_information",
+}
 
 _numbers = itertools.count(1)
 
@@ -209,7 +214,13 @@ class World:
         path = f"/crm/properties/2026-09/{self.mirror.crm_type(lane)}"
         headers = {"authorization": "Bearer pat-the-admin"}
         if exists:
-            body = {"name": name, "label": name, "type": "string", "fieldType": "text", "groupName": "tests"}
+            body = {
+                "name": name,
+                "label": name,
+                "type": "string",
+                "fieldType": "text",
+                "groupName": _GROUPS[lane],
+            }
             answer = await self._http.post(path, json=body, headers=headers)
         else:
             answer = await self._http.delete(f"{path}/{name}", headers=headers)

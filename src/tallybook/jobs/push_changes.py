@@ -129,12 +129,19 @@ class _Lane:
     async def _step(self, *, linger: bool) -> float:
         """Sends one batch on its way; how long to wait where there is none."""
         await self._room.acquire()
+        if self._stop.is_set():
+            self._room.release()
+            return 0.0
         try:
             await self._portal.demand()
             got = await claim_batch(self._mirror, self._lane, linger=linger)
         except TallybookError as error:
             self._room.release()
             _log.warning("push_failed", lane=self._lane.value, error=error.code, problem=error.message)
+            return _AFTER_ERROR_S
+        except Exception as error:  # noqa: BLE001 - nothing may stop a lane for good.
+            self._room.release()
+            _log.error("push_failed", lane=self._lane.value, error=type(error).__name__, exc_info=error)
             return _AFTER_ERROR_S
         except BaseException:
             self._room.release()

@@ -184,4 +184,10 @@ def failure_of_booking(item: Planned, refusal: Refusal) -> Failure | None:
     """What a refusal means for a booking; None: it exists already, so it is written by its id next."""
     if refusal.fault is Fault.TAKEN and item.action == "create":
         return None
-    return Failure(refusal.words, dead=refusal.fault in (Fault.RECORD, Fault.TAKEN))
+    will_not_pass = refusal.fault in (Fault.RECORD, Fault.TAKEN) and not is_about_a_link(refusal)
+    return Failure(refusal.words, dead=will_not_pass)
+
+
+def is_about_a_link(refusal: Refusal) -> bool:
+    """Whether the contact or the session is the reason: it may have been merged or deleted a moment ago."""
+    return refusal.fault in (Fault.RECORD, Fault.GONE) and "association" in refusal.words.lower()

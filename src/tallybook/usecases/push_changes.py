@@ -15,7 +15,7 @@ from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import LINGER_S, Claim, Failure, Planned, Waiting, claim
 from tallybook.usecases.pause_lane import pause_lane, why_unreadable
-from tallybook.usecases.push_bookings import failure_of_booking, push_bookings
+from tallybook.usecases.push_bookings import failure_of_booking, is_about_a_link, push_bookings
 from tallybook.usecases.push_contacts import push_contacts
 from tallybook.usecases.push_mock_exams import push_mock_exams
 from tallybook.usecases.send_in_parts import PartsSent
@@ -93,10 +93,7 @@ async def _conclude(mirror: Mirror, claimed: Claim, sent: PartsSent, *, time_zon
             failures[item.id] = failure
             not_applied.append(item)
     await claimed.refuse(not_applied)
-    gone = [item for item, refusal in sent.refused if refusal.fault is Fault.GONE]
-    await ask_to_read(
-        mirror.db, claimed.lane, [item.hubspot_id for item in gone if item.hubspot_id is not None]
-    )
+    await _read_what_is_gone(mirror, claimed.lane, sent)
     if sent.stop is None:
         failures |= {item.id: Failure(_UNSAID) for item in sent.unknown}
     else:
@@ -109,7 +106,8 @@ async def _conclude(mirror: Mirror, claimed: Claim, sent: PartsSent, *, time_zon
     if sent.stop is not None and not is_busy:
         paused = await pause_lane(mirror, claimed.lane, sent.stop, time_zone=time_zone)
     elif claimed.probing and not is_busy:
-        await mirror.db.fetch_all("lane_works", {"lane": claimed.lane.value})
+        has_written = bool(sent.written or sent.refused)
+        await mirror.db.fetch_all("lane_works", {"lane": claimed.lane.value, "has_written": has_written})
     return PushResult(
         claimed=len(claimed.ids),
         written=len(sent.written),
@@ -125,3 +123,17 @@ def _failure_of(lane: MirroredType, item: Planned, refusal: Refusal) -> Failure 
     if lane is MirroredType.BOOKING:
         return failure_of_booking(item, refusal)
     return Failure(refusal.words, dead=refusal.fault in (Fault.RECORD, Fault.TAKEN))
+
+
+async def _read_what_is_gone(mirror: Mirror, lane: MirroredType, sent: PartsSent) -> None:
+    """A record that is not there was merged or deleted: reading its old id says which."""
+    wanted: dict[MirroredType, list[str]] = {}
+    for item, refusal in sent.refused:
+        ids = {lane: item.hubspot_id} if refusal.fault is Fault.GONE else {}
+        if lane is MirroredType.BOOKING and is_about_a_link(refusal):
+            ids |= {MirroredType.CONTACT: item.contact_to, MirroredType.MOCK_EXAM: item.mock_exam_to}
+        for of, id_ in ids.items():
+            if id_ is not None:
+                wanted.setdefault(of, []).append(id_)
+    for of, hubspot_ids in wanted.items():
+        await ask_to_read(mirror.db, of, hubspot_ids)

@@ -1,2 +1,2 @@
--- What was sent has arrived: the lane's pause is over.
-select tallybook.lane_works(%(lane)s)
+-- A paused lane's probe went through.
+select tallybook.lane_works(%(lane)s, %(has_written)s)
