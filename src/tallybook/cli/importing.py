@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,17 +27,49 @@ if TYPE_CHECKING:
 _A_LINE_EVERY_S = 5.0
 
 
+class Prefer(StrEnum):
+    """The words of the option; the use case knows what they mean."""
+
+    DATABASE = "database"
+    HUBSPOT = "hubspot"
+
+
 def import_everything(
     *,
     dry_run: DryRun = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many of each kind.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=100, help="Students per transaction.")] = 100,
+    from_old_schema: Annotated[
+        str | None,
+        typer.Option(
+            "--from-old-schema",
+            metavar="SCHEMA",
+            help="Take over the tables of the system before, e.g. hubspot_sync, too.",
+        ),
+    ] = None,
+    old_database_url: Annotated[
+        str | None, typer.Option(help="Where those tables are; default: the same database.")
+    ] = None,
+    prefer: Annotated[
+        Prefer | None, typer.Option(help="Whose numbers hold where those tables and HubSpot differ.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring in students, mock exams and bookings from HubSpot.
 
     Repeating it changes nothing; after a stop it goes on.
     """
+    if from_old_schema is not None:
+        from tallybook.cli.taking_over import take_over
+
+        take_over(
+            from_old_schema,
+            old_database_url=old_database_url,
+            prefer=prefer,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+        return
     from tallybook.jobs import import_students
     from tallybook.jobs.lease import JobRunningError, under_lease
     from tallybook.usecases.import_portal import import_portal

@@ -51,7 +51,8 @@ async def import_portal(
     """
     ends_at = None if max_s is None else time.monotonic() + max_s
     remembers = not dry_run and limit is None
-    if remembers:
+    # As long as the other system decides, what it books is no work by hand: nothing is the first import yet.
+    if remembers and not mirror.observe:
         await mirror.db.fetch_all("begin_first_import")
     stage = await _stage_of_last_time(mirror) if remembers else _CONTACTS
     result = PortalImported(skipped=("contacts", "mock_exams")[:stage])
@@ -93,7 +94,7 @@ async def import_portal(
     )
     if result.bookings.complete:
         await _next_stage(mirror, _CONTACTS, remembers=remembers)
-        if remembers:
+        if remembers and not mirror.observe:
             await mirror.db.fetch_all("end_first_import")
     return result
 
