@@ -307,7 +307,8 @@ declare
 begin
     if (p_item ->> 'archived')::boolean then
         return tallybook.became(p_item, null, 'not_stored', 'archived');
-    elsif tallybook.uuid_or_null(p_item ->> 'tallybook_id') in (select e.id from tallybook.mock_exams e) then
+    elsif exists (select from tallybook.mock_exams e
+                  where e.id = tallybook.uuid_or_null(p_item ->> 'tallybook_id')) then
         return tallybook.became(p_item, null, 'not_stored', 'its tallybook_id is that of another record');
     elsif jsonb_array_length(p_item -> 'problems') > 0 then
         perform tallybook.open_conflict('mock_exam', tallybook.stand_in('mock_exam', v_hubspot_id), 'record',
@@ -1040,7 +1041,8 @@ begin
         perform tallybook.close_conflicts('booking', tallybook.stand_in('booking', v_hubspot_id), 'handmade_refused',
             array['record'], 'deleted there');
         return tallybook.became(p_item, null, 'not_stored', 'archived');
-    elsif tallybook.uuid_or_null(p_item ->> 'tallybook_id') in (select b.id from tallybook.bookings b) then
+    elsif exists (select from tallybook.bookings b
+                  where b.id = tallybook.uuid_or_null(p_item ->> 'tallybook_id')) then
         return tallybook.became(p_item, null, 'not_stored', 'its tallybook_id is that of another record');
     elsif exists (select from tallybook.sync_conflicts c
                   where c.object_type = 'booking' and c.object_id = tallybook.stand_in('booking', v_hubspot_id)
