@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from support.factories import Contact, balances, book, cancel
-from support.remote_sessions import RemoteSide, conflicts, ours, query, waiting
+from support.factories import balances, book, cancel
+from support.remote_sessions import RemoteSide, conflicts, contact_of, ours, query, waiting
 from tallybook.domain.errors import ExamFull
 from tallybook.usecases.import_bookings import import_bookings
 from tallybook.usecases.import_contacts import import_contacts
@@ -21,11 +21,6 @@ def remote(portal, mirror):
 async def import_all(mirror):
     contacts = await import_contacts(mirror.db, mirror.client, mirror.catalog)
     return contacts, await import_mock_exams(mirror), await import_bookings(mirror)
-
-
-async def contact_of(db, hubspot_id):
-    row = await ours(db, "contacts", hubspot_id)
-    return Contact(row["id"], hubspot_id, row["student_id"], row["email"])
 
 
 async def everything(db):

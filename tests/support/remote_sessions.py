@@ -6,6 +6,7 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 from hubspot_simulator.portal_defaults import REQUIRES_ATTENDANCE
+from support.factories import Contact
 
 BOOKING_TO_CONTACT, BOOKING_TO_EXAM = 1301, 1303
 TORONTO = ZoneInfo("America/Toronto")
@@ -113,6 +114,12 @@ async def ours(db, table, hubspot_id):
     """Our row for a record of HubSpot's, as a dictionary; None where there is none."""
     rows = await query(db, f"select to_jsonb(t) from tallybook.{table} t where t.hubspot_id = %s", hubspot_id)
     return json.loads(rows[0][0]) if rows else None
+
+
+async def contact_of(db, hubspot_id):
+    """Our contact for a record of HubSpot's."""
+    row = await ours(db, "contacts", hubspot_id)
+    return Contact(row["id"], hubspot_id, row["student_id"], row["email"])
 
 
 async def query(db, text, *params):
