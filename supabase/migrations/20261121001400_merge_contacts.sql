@@ -242,6 +242,12 @@ declare
     v_entry jsonb;
     v_edits jsonb;
     v_unreadable boolean;
+    -- Whether the stamps of all own writes since then are among those shown: the one absorbed last still is, or they are
+    -- fewer than HubSpot keeps.
+    v_all_stamps boolean := (
+        select case when c.crm_stamp is null then jsonb_array_length(p_answer -> 'history' -> 'stamps') < 20
+                    else p_answer -> 'history' -> 'stamps' ? c.crm_stamp end
+        from tallybook.contacts c where c.id = p_contact_id);
 begin
     for v_type in
         select t.name, t.hubspot_property, b.balance, b.crm_base, b.crm_unset,
@@ -255,7 +261,7 @@ begin
         order by t.name
     loop
         v_seen := tallybook.entries_seen(v_type.entries, v_type.crm_base, v_type.crm_unset, p_since);
-        if v_seen is null then
+        if v_seen is null or (v_seen < jsonb_array_length(v_type.entries) and not v_all_stamps) then
             perform tallybook.open_conflict('contact', p_contact_id, v_type.name, 'gap', v_type.balance::text,
                 coalesce(v_type.odd_text, v_type.number),
                 jsonb_build_object('base', v_type.crm_base, 'theirs', v_type.number::integer), true);
@@ -634,8 +640,9 @@ as $$
 $$;
 
 -- What has to be done with each answer: the answers with our contact's `id` and a `step`. 'same': nothing new; 'exact':
--- none of our writes since the last one, and numbers throughout; 'chain': the histories decide. The others end here: 'older', 'need_history',
--- 'again', 'ahead' (it shows a write of ours that this database does not know: it comes from a backup), 'not_stored'.
+-- none of our writes since the last one, and numbers throughout; 'chain': the histories decide. The others end here:
+-- 'older', 'need_history', 'again', 'not_stored', 'ahead' (it shows a write of ours that this database does not know,
+-- which then comes from a backup).
 create function tallybook.classify_answers(p_answers jsonb)
 returns jsonb
 language sql stable
@@ -645,21 +652,23 @@ as $$
         when c.id is null or c.erased_at is not null then 'not_stored'
         when c.crm_modified_at > (r ->> 'updated_at')::timestamptz or c.hubspot_id <> r ->> 'hubspot_id' then 'older'
         when (r ->> 'write_no')::bigint > c.write_no and (c.crm_modified_at is not null or c.write_no > 0) then 'ahead'
-        when exists (
-            select from tallybook.credit_balances b where b.contact_id = c.id and b.crm_base is not null
-                and case when c.crm_stamp is distinct from r ->> 'stamp'
-                    then r -> 'balances' ? b.credit_type or r -> 'unreadable' ? b.credit_type
-                    -- What is no number hides those typed before it.
-                    else (r -> 'unreadable' ? b.credit_type or (r -> 'empty' ? b.credit_type and b.crm_base <> 0))
-                        and not (b.crm_unreadable and c.crm_modified_at = (r ->> 'updated_at')::timestamptz) end)
-            then case when r -> 'history' is null then 'need_history'
-                      when (r -> 'history' ->> 'late')::boolean then 'again' else 'chain' end
         when c.crm_modified_at = (r ->> 'updated_at')::timestamptz and c.crm_stamp is not distinct from r ->> 'stamp'
             and (c.archived_at is not null) = (r ->> 'archived')::boolean and c.crm_base @> (r -> 'texts')
-            and r -> 'unreadable' = '{}' and r -> 'unreadable_texts' = '{}' and not exists (
-                select from jsonb_each_text(r -> 'balances') n
+            and r -> 'unreadable_texts' = '{}' and not exists (
+                select from jsonb_each((r -> 'balances') || (r -> 'unreadable')) n
                 left join tallybook.credit_balances b on b.contact_id = c.id and b.credit_type = n.key
-                where b.crm_base is distinct from n.value::integer or b.crm_unreadable) then 'same'
+                where case when r -> 'unreadable' ? n.key or (r -> 'empty' ? n.key and b.crm_base <> 0)
+                    then not b.crm_unreadable
+                    else b.crm_unreadable or b.crm_base::text is distinct from n.value #>> '{}' end) then 'same'
+        -- Before a text that is no number there may have been one that nobody has seen.
+        when exists (
+            select from tallybook.credit_balances b
+            where b.contact_id = c.id and b.crm_base is not null
+                and (r -> 'balances' ? b.credit_type or r -> 'unreadable' ? b.credit_type)
+                and (c.crm_stamp is distinct from r ->> 'stamp' or r -> 'unreadable' ? b.credit_type
+                     or (r -> 'empty' ? b.credit_type and b.crm_base <> 0)))
+            then case when r -> 'history' is null then 'need_history'
+                      when (r -> 'history' ->> 'late')::boolean then 'again' else 'chain' end
         else 'exact' end)), '[]')
     from jsonb_array_elements(p_answers) r
     left join lateral (
@@ -677,7 +686,7 @@ drop function tallybook.absorb_contacts(jsonb, text);
 
 -- The only door for remote numbers. p_contacts: [{hubspot_id, merged_ids, tallybook_id, updated_at, archived, stamp, write_no,
 -- balances: {type: n}, empty: [type], unreadable: {type: text}, negative: [type], texts: {property: text}, unreadable_texts,
--- store, history?: {late, balances: {type: [{number, empty, at, own, actor}]}, texts: {property: {at, own}}}}]; a field
+-- store, history?: {late, stamps: [text], balances: {type: [{number, empty, at, own, actor}]}, texts: {property: {at, own}}}}]; a field
 -- that an answer did not contain is absent and is not written.
 --
 -- merged = local + the sum of what people changed in HubSpot since the base, which is the number it showed in the last

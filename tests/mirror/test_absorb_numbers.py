@@ -40,7 +40,7 @@ async def absorb(db, contact, second, *, stamp=None, history=None, **changes):
     return absorbed[contact.hubspot_id].outcome
 
 
-def history(*entries, late=False, **others):
+def history(*entries, late=False, stamps=(), **others):
     """The history of sj_credits (and others: 0 from the start) as (second, number, own), oldest first."""
 
     def parsed(rows):
@@ -52,6 +52,7 @@ def history(*entries, late=False, **others):
     shown = dict.fromkeys(MIRRORED, ((-9, 0, False),)) | {"sj_credits": entries, **others}
     return ContactHistory(
         late=late,
+        stamps=stamps,
         balances={name: parsed(shown[name]) for name in MIRRORED},
         texts={},
     )
@@ -164,7 +165,7 @@ async def test_a_write_that_lands_late_is_recognised(db, owner, ada):
     shown = history((0, 5, False), (2, 7, True))
     await absorb(db, ada, 2, stamp="2 sj_credits=7", credits={"sj_credits": 7}, history=shown)
     assert await dirty(owner, ada) == {}
-    shown = history((0, 5, False), (2, 7, True), (4, 6, True))
+    shown = history((0, 5, False), (2, 7, True), (4, 6, True), stamps=("2 sj_credits=7", "1 sj_credits=6"))
     await absorb(db, ada, 4, stamp="1 sj_credits=6", credits={"sj_credits": 6}, history=shown)
     assert (await balances(db, ada))["sj_credits"] == 7
     assert await dirty(owner, ada) == {"sj_credits": 7}
@@ -231,6 +232,17 @@ async def test_lost_history_freezes_the_field_and_books_nothing(db, owner, ada):
     assert await conflicts(owner, ada) == [("sj_credits", "gap", "7", "12")]
 
 
+async def test_forgotten_stamps_leave_changed_numbers_to_a_person(db, owner, ada):
+    """Whose the 9 is cannot be told any more; what did not change is not touched by that."""
+    await pushed(owner, ada, 2)
+    shown = history((0, 5, False), stamps=("1",))
+    await absorb(db, ada, 1, stamp="1", credits={"sj_credits": 5}, history=shown)
+    shown = history((0, 5, False), (2, 9, False), stamps=("2",))
+    await absorb(db, ada, 2, stamp="2", credits={"sj_credits": 9}, history=shown)
+    assert (await balances(db, ada))["sj_credits"] == 5
+    assert await conflicts(owner, ada) == [("sj_credits", "gap", "5", "9")]
+
+
 async def test_an_entry_of_the_last_answers_own_millisecond_is_placed_by_the_base(db, owner, ada):
     """Edit, read and our write within one millisecond: what came after the read is still found."""
     await grant(db, ada, "sj_credits", 2)
@@ -245,13 +257,18 @@ async def test_an_entry_of_the_last_answers_own_millisecond_is_placed_by_the_bas
 async def test_a_text_that_is_no_number_is_kept_for_a_person_and_ours_goes_back(db, owner, ada, text):
     """Never zero, never merged; the next number is compared with the last one that was one."""
     others = dict.fromkeys(set(MIRRORED) - {"sj_credits"}, 0)
-    shown = history((0, 5, False), (1, None, False))
-    await absorb(db, ada, 1, balances=others, unreadable={"sj_credits": text}, history=shown)
-    assert (await balances(db, ada))["sj_credits"] == 5
-    assert await conflicts(owner, ada) == [("sj_credits", "unreadable", "5", text)]
-    assert await dirty(owner, ada) == {"sj_credits": 5}
+    odd = {"balances": others, "unreadable": {"sj_credits": text}}
+    # Before it somebody may have typed a number that nobody has seen: 7 here.
+    assert await absorb(db, ada, 2, **odd) is Outcome.NEED_HISTORY
+    shown = history((0, 5, False), (1, 7, False), (2, None, False))
+    assert await absorb(db, ada, 2, **odd, history=shown) is Outcome.ABSORBED
+    assert (await balances(db, ada))["sj_credits"] == 7
+    assert await conflicts(owner, ada) == [("sj_credits", "unreadable", "7", text)]
+    assert await dirty(owner, ada) == {"sj_credits": 7}
     assert (await one(owner, "select count(*) from tallybook.outbox"))[0] == 1
-    await absorb(db, ada, 2, credits={"sj_credits": 6})
+    # Seen once, it needs no history again; nor does the number that follows it.
+    assert await absorb(db, ada, 2, **odd) is Outcome.ABSORBED
+    await absorb(db, ada, 3, credits={"sj_credits": 6})
     assert (await balances(db, ada))["sj_credits"] == 6
     assert await conflicts(owner, ada) == []
     assert await dirty(owner, ada) == {}
@@ -260,7 +277,9 @@ async def test_a_text_that_is_no_number_is_kept_for_a_person_and_ours_goes_back(
 async def test_an_emptied_number_is_not_zero(db, owner, ada):
     """5 deleted there: nobody said 0. An empty one that was 0 is still 0."""
     empty = frozenset({"sj_credits", "cs_credits"})
-    await absorb(db, ada, 1, credits={}, empty=empty, history=history((0, 5, False), (1, None, False)))
+    shown = history((0, 5, False), (1, None, False))
+    assert await absorb(db, ada, 1, credits={}, empty=empty) is Outcome.NEED_HISTORY
+    assert await absorb(db, ada, 1, credits={}, empty=empty, history=shown) is Outcome.ABSORBED
     assert (await balances(db, ada))["sj_credits"] == 5
     assert await conflicts(owner, ada) == [("sj_credits", "unreadable", "5", "")]
     assert await dirty(owner, ada) == {"sj_credits": 5}

@@ -23,6 +23,7 @@ _USER = re.compile(r"userId:([0-9]{1,20})", re.ASCII)
 _WORD = re.compile(r"[A-Za-z_]{1,40}", re.ASCII)
 
 _Origin = tuple[datetime, str | None, str | None]
+_Stamps = Mapping[_Origin, Sequence[Stamp]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,20 @@ class TextEntry:
 class ContactHistory:
     """The histories of a contact's mirrored properties, oldest first, by credit type and by property.
 
-    `late`: they do not reach up to the values of the same answer yet.
+    `late`: they do not reach up to the values of the same answer yet. `stamps` are the texts of the stamps
+    HubSpot still remembers.
     """
 
     late: bool
     balances: dict[str, tuple[NumberEntry, ...]]
     texts: dict[str, TextEntry]
+    stamps: tuple[str, ...] = ()
 
     def to_absorb(self) -> dict[str, Any]:
         """As the database function `absorb_contacts` takes it."""
         return {
             "late": self.late,
+            "stamps": self.stamps,
             "balances": {
                 name: [
                     {
@@ -103,6 +107,7 @@ def parse_history(
         )
     return ContactHistory(
         late=late,
+        stamps=tuple(each.value for each in by_name.get(stamp_property, ()) if each.value),
         balances=balances,
         texts={
             name: TextEntry(entries[-1].timestamp, _origin(entries[-1]) in stamps)
@@ -118,9 +123,14 @@ def _oldest_first(entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
     return tuple(sorted(oldest_first, key=lambda each: each.timestamp))
 
 
-def _own_stamps(entries: Sequence[HistoryEntry]) -> Mapping[_Origin, Stamp]:
-    found = ((_origin(each), parse_stamp(each.value)) for each in entries)
-    return {source: stamp for source, stamp in found if stamp is not None}
+def _own_stamps(entries: Sequence[HistoryEntry]) -> _Stamps:
+    # Two of our requests may arrive within one millisecond.
+    found: dict[_Origin, list[Stamp]] = {}
+    for each in entries:
+        stamp = parse_stamp(each.value)
+        if stamp is not None:
+            found.setdefault(_origin(each), []).append(stamp)
+    return found
 
 
 def _origin(entry: HistoryEntry) -> _Origin:
@@ -132,18 +142,15 @@ def _reaches(entries: Sequence[HistoryEntry], value: str | None) -> bool:
     return ((entries[-1].value or "") if entries else "") == (value or "")
 
 
-def _number_entry(
-    entry: HistoryEntry, name: str, stamps: Mapping[_Origin, Stamp], *, most: int
-) -> NumberEntry:
-    stamp = stamps.get(_origin(entry))
-    named = stamp.numbers.get(name) if stamp else None
+def _number_entry(entry: HistoryEntry, name: str, stamps: _Stamps, *, most: int) -> NumberEntry:
+    named = {stamp.numbers[name] for stamp in stamps.get(_origin(entry), ()) if name in stamp.numbers}
     # What we wrote ourselves is readable, however large the balance has become.
-    number = whole_number(entry.value, most=max(most, named or 0))
+    number = whole_number(entry.value, most=max(most, *named, 0))
     return NumberEntry(
         at=entry.timestamp,
         number=number,
         empty=clean(entry.value) is None,
-        own=number is not None and number == named,
+        own=number in named,
         actor=actor_of(entry),
     )
 
