@@ -189,6 +189,15 @@ def test_batches_take_100_inputs_and_50_with_history(portal):
     assert portal.post(read, {"inputs": ids[:51], **history}).status_code == 400
 
 
+def test_lists_hold_100_a_page_and_50_with_history(portal):
+    """One more is a 400, and so is a page of none."""
+    for limit, status in ((0, 400), (100, 200), (101, 400)):
+        assert portal.http.get(CONTACTS, params={"limit": limit}).status_code == status
+    for limit, status in ((50, 200), (51, 400)):
+        query = {"limit": limit, "propertiesWithHistory": "email"}
+        assert portal.http.get(CONTACTS, params=query).status_code == status
+
+
 def test_one_request_stamps_all_it_writes_with_one_instant(portal):
     """A batch of three contacts and two properties leaves six entries with one time, ours as their source."""
     rows = [{"id": one, "properties": {"sj_credits": "9", "cs_credits": "9"}} for one in portal.ids(limit=3)]
