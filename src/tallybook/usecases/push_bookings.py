@@ -137,7 +137,7 @@ async def _link(
             good = [link for link in links if UUID(link.key) not in failures]
             stop = await _link_all(good, send, failures)
             sent.stop = sent.stop or stop
-    await claim.confirm(
+    settled = await claim.confirm(
         [
             {
                 "id": item.id,
@@ -150,6 +150,10 @@ async def _link(
             for item, booking_id in items
             if item.id not in failures
         ]
+    )
+    # Somebody else held those at that moment; their associations are made, and noting it is all that is left.
+    await claim.release(
+        (item.id for item, _ in items if item.id not in settled and item.id not in failures), wait_s=0.1
     )
     await claim.fail(failures)
 
