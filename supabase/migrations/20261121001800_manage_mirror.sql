@@ -93,8 +93,10 @@ as $$
                 order by coalesce(s.kind, k.kind)), '[]')
             from slots s full join tallybook.crm_call_counts k on k.kind = s.kind),
         'pulled', (
+            -- Everything HubSpot showed until `complete_to` has been asked for; NULL while the first pass lasts.
             select coalesce(jsonb_agg(jsonb_build_object(
-                'name', s.name, 'value', s.value, 'age_s', round(extract(epoch from n.at - s.updated_at), 1))
+                'object_type', substr(s.name, 6), 'complete_to', s.value ->> 'mark',
+                'behind_s', round(greatest(0, extract(epoch from n.at - (s.value ->> 'mark')::timestamptz)), 1))
                 order by s.name), '[]')
             from tallybook.sync_state s, now n where s.name like 'poll:%'),
         'hold', (select s.value from tallybook.sync_state s where s.name = 'hold'),
@@ -402,6 +404,10 @@ begin
         where (l ->> 'oldest_s')::numeric
             > (p_limits ->> case l ->> 'lane' when 'pull' then 'inbox_s' else 'lag_s' end)::numeric
         union all
+        select 'poll_lag', p ->> 'object_type', jsonb_build_object('behind_s', p -> 'behind_s')
+        from jsonb_array_elements(v_now -> 'pulled') p
+        where (p ->> 'behind_s')::numeric > (p_limits ->> 'inbox_s')::numeric
+        union all
         select 'dead_letters', l ->> 'lane', jsonb_build_object('dead_letters', l -> 'dead_letters')
         from jsonb_array_elements(v_now -> 'lanes') l where (l ->> 'dead_letters')::integer > 0
         union all
@@ -427,7 +433,8 @@ begin
         union all
         select a.kind, a.subject, null, false from tallybook.sync_alerts a
         where a.cleared_at is null
-            and a.kind in ('lag', 'inbox_lag', 'dead_letters', 'lane_paused', 'conflicts', 'push_held', 'throttled')
+            and a.kind in ('lag', 'inbox_lag', 'poll_lag', 'dead_letters', 'lane_paused', 'conflicts', 'push_held',
+                           'throttled')
             and not exists (select from jsonb_array_elements(v_due) d
                             where d ->> 'kind' = a.kind and d ->> 'subject' = a.subject)
         order by 1, 2

@@ -69,6 +69,10 @@ async def test_status_conflicts_and_dead_letters_have_the_shape_of_the_document(
         " set paused_at = now(), reason = 'x', resume_at = now() where lane = 'pull'"
     )
     await owner.execute("select tallybook.raise_alert('lag', 'booking', '{}')")
+    await owner.execute(
+        "insert into tallybook.sync_state (name, value) values"
+        " ('poll:booking', '{\"mark\": null}'), ('poll:contact', '{\"mark\": \"2026-11-21T14:00:00.5Z\"}')"
+    )
     await owner.execute("select tallybook.count_crm_calls('{\"push\": [3, 1]}')")
     for path in ("/status", "/conflicts", "/dead-letters"):
         status, data = await staff("GET", path)

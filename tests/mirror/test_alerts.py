@@ -234,24 +234,32 @@ async def test_everything_that_passes_a_limit_is_an_alert(db, owner):
     )
     await record_crm_calls(db, {"push": (100, 2)})
     await pause(owner, "contact")
+    for kind, mark in (("contact", "2026-01-01T00:00:00Z"), ("booking", None)):
+        marks = json.dumps({"mark": mark, "deep_mark": mark, "under_way": None})
+        await run(
+            owner,
+            "insert into tallybook.sync_state (name, value) values (%s, %s::jsonb)",
+            f"poll:{kind}",
+            marks,
+        )
     await watch_mirror(db, AlertLimits())
     found = {(each["kind"], each["subject"]) for each in (await show_sync_status(db))["alerts"]}
     assert found == {
         ("lag", "booking"),
         ("inbox_lag", "pull"),
+        ("poll_lag", "contact"),
         ("dead_letters", "contact"),
         ("conflicts", "contact:both_changed"),
         ("lane_paused", "contact"),
         ("push_held", ""),
         ("throttled", "push"),
     }
-    await watch_mirror(db, AlertLimits(lag_s=3600, inbox_s=3600, throttled_s=0))
+    await watch_mirror(db, AlertLimits(lag_s=3600, inbox_s=1e9, throttled_s=0))
     found = {(each["kind"], each["subject"]) for each in (await show_sync_status(db))["alerts"]}
-    assert not {kind for kind, _ in found} & {"lag", "inbox_lag", "throttled"}
+    assert not {kind for kind, _ in found} & {"lag", "inbox_lag", "poll_lag", "throttled"}
     await resume(owner, "contact")
-    await run(
-        owner, "delete from tallybook.sync_conflicts; delete from tallybook.sync_state where name = 'hold'"
-    )
+    await run(owner, "delete from tallybook.sync_conflicts")
+    await run(owner, "delete from tallybook.sync_state where name in ('hold', 'poll:contact')")
     await run(owner, "update tallybook.outbox set dead_at = null, dirty_since = now()")
     await run(owner, "delete from tallybook.inbox")
     await watch_mirror(db, AlertLimits(throttled_s=0))

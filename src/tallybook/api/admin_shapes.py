@@ -77,11 +77,11 @@ class CallCounts(Struct):
 
 
 class Pulled(Struct):
-    """How far polling has come."""
+    """How far searching for changes has come: up to `complete_to`, null while the first pass lasts."""
 
-    name: str
-    value: Any
-    age_s: float
+    object_type: ObjectKind
+    complete_to: Instant | None
+    behind_s: Seconds | None
 
 
 class OpenAlert(Struct):

@@ -89,6 +89,13 @@ def _of_all(status: dict[str, Any]) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "tallybook_mirror_held", "Whether all pushing is stopped", value=status["hold"] is not None
     )
+    behind = GaugeMetricFamily(
+        "tallybook_mirror_poll_lag_seconds", "Since when HubSpot was not searched", labels=["object_type"]
+    )
+    for each in status["pulled"]:
+        if each["behind_s"] is not None:
+            behind.add_metric([each["object_type"]], each["behind_s"])
+    yield behind
     alerts = GaugeMetricFamily("tallybook_mirror_alerts", "Open alerts", labels=["kind", "subject"])
     for each in status["alerts"]:
         alerts.add_metric([each["kind"], each["subject"]], 1)

@@ -79,7 +79,7 @@ def _show(found: dict[str, Any]) -> None:
     for title, rows, columns in (
         ("conflicts", found["conflicts"]["by_kind"], ("object_type", "kind", "open", "frozen")),
         ("calls to HubSpot", found["budget"], ("kind", "in_use", "calls", "throttled", "throttled_at")),
-        ("polled", found["pulled"], ("name", "age_s")),
+        ("searched for changes", found["pulled"], ("object_type", "complete_to", "behind_s")),
         ("alerts", found["alerts"], ("kind", "subject", "since", "details")),
     ):
         if rows:

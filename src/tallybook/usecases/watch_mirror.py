@@ -14,8 +14,9 @@ class AlertLimits:
     """From how many seconds on something is worth an alert.
 
     `lag_s`: the oldest change that HubSpot has not been told. `inbox_s`: the oldest hint that has not been
-    followed although it was due. `throttled_s`: how long ago HubSpot last answered 429. Dead letters,
-    conflicts, paused lanes and a stop of all pushing are always worth one.
+    followed although it was due, and how long ago HubSpot was last searched to the end. `throttled_s`: how
+    long ago HubSpot last answered 429. Dead letters, conflicts, paused lanes and a stop of all pushing are
+    always worth one.
     """
 
     lag_s: float = 300.0
