@@ -87,16 +87,19 @@ def linked(portal: "Portal", record: Record, to_type: str) -> list[tuple[int, tu
 
 
 def hand_over(portal: "Portal", store: RecordStore, old: Record, new: Record | None) -> None:
-    """Give all associations of a record to another one, or to nobody, and say nothing of it."""
+    """Give all associations of a removed record to another one, or to nobody, and say nothing of it.
+
+    Those with records that are removed too are gone.
+    """
     own_type = store.kind.type_id
     for to_type, others in (old.links or {}).items():
         for other_id, kinds in others.items():
             other = portal.stores[to_type].exact(other_id)
-            if other is None or other is old:
+            if other is None:
                 continue
             back = {portal.link_types[one].inverse_id for one in kinds}
             _remove(other, own_type, old.id, back)
-            if new is not None and other is not new:
+            if new is not None:
                 _add(other, own_type, new.id, back)
                 _add(new, to_type, other_id, set(kinds))
     old.links = None

@@ -38,10 +38,11 @@ def merge(
     record.history = history
     moved = sum(bool(store.entries(other, name)) for name in store.columns)
     for one in (primary, other):
-        hand_over(portal, store, one, record)
         store.remove(one)
     store.append(record)
     store.index.created(record)
+    for one in (primary, other):
+        hand_over(portal, store, one, record)
     store.merged[record.id] = tuple(parts)
     store.became.update(dict.fromkeys(parts, record.id))
     portal.tell(
@@ -99,7 +100,7 @@ def erase(portal: Portal, store: RecordStore, record: Record, *, at_ms: int, sou
     """Delete a record for good, archived or not, with its associations; its ids lead nowhere."""
     portal.version += 1
     store.index.advance(portal.now_s())
-    hand_over(portal, store, record, None)
     store.remove(record)
+    hand_over(portal, store, record, None)
     portal.tell(store, record.id, "privacyDeletion", at_ms=at_ms, source=source)
     portal.tell(store, record.id, "deletion", at_ms=at_ms, source=source)

@@ -117,6 +117,30 @@ def test_associations_move_with_their_labels(portal):
         assert [kind["typeId"] for kind in only["associationTypes"]] == [1301]
 
 
+def test_what_was_between_the_two_is_gone(portal):
+    """A record is not associated with itself because the two it was made of were with each other."""
+    first, second, third = portal.ids("mock_exams", limit=3)
+    for other in (second, third):
+        url = f"/crm/v4/objects/mock_exams/{first}/associations/default/mock_exams/{other}"
+        assert portal.http.put(url).status_code == 200
+    body = {"primaryObjectId": first, "objectIdToMerge": second}
+    made = portal.post("/crm/v3/objects/mock_exams/merge", body).json()["id"]
+    for one, other in ((made, third), (third, made)):
+        url = f"/crm/v4/objects/mock_exams/{one}/associations/mock_exams"
+        assert [str(each["toObjectId"]) for each in portal.http.get(url).json()["results"]] == [other]
+
+
+def test_of_two_entries_with_one_time_the_primarys_stays(portal):
+    """And the merged record is as old as the older of the two."""
+    portal.door("POST", "reset")
+    portal.door("POST", "populate", contacts=2, same_time=True)
+    first, second = portal.ids()
+    made = _merge(portal, second, first)
+    history = portal.door("GET", f"records/contacts/{first}").json()["history"]
+    assert [one["value"] for one in history["student_id"]] == ["1599001"]
+    assert made["createdAt"] == "2026-01-01T05:00:00.000Z" < made["updatedAt"]
+
+
 def test_a_merged_record_can_be_merged_again(portal):
     """Every id that ever was leads to the last record; an old id may be given for the new one."""
     first, second, third = portal.ids(limit=3)
@@ -220,11 +244,12 @@ def test_merges_and_blocked_addresses_survive_in_the_state_file(tmp_path, portal
 
 
 def test_webhooks_tell_of_merges_associations_and_deletions(portal, receiver):
-    """Each with the documented fields; an association is told from both sides."""
+    """Each with the documented fields; an association is told from both sides, and once."""
     handler, url = receiver
     first, second = portal.ids(limit=2)
     booking = portal.post(f"/crm/v3/objects/{BOOKINGS}", {"properties": {"booking_id": "b"}}).json()["id"]
     portal.door("POST", "webhooks", url=url, secret="s")
+    portal.http.put(f"/crm/v4/objects/{BOOKINGS}/{booking}/associations/default/contacts/{first}")
     portal.http.put(f"/crm/v4/objects/{BOOKINGS}/{booking}/associations/default/contacts/{first}")
     made = _merge(portal, first, second)["id"]
     portal.http.delete(f"/crm/v4/objects/{BOOKINGS}/{booking}/associations/contacts/{made}")

@@ -29,6 +29,7 @@ def test_values_are_checked_against_their_type(portal):
     [one] = portal.ids(limit=1)
     bad = {
         "sj_credits": "12abc",
+        "cs_credits": " 5",
         "ndecc_exam_date": "2027-02-30",
         "nope": "1",
         "hs_object_id": "5",
@@ -39,6 +40,7 @@ def test_values_are_checked_against_their_type(portal):
     codes = {fault["context"]["propertyName"][0]: fault["code"] for fault in answer.json()["errors"]}
     assert codes == {
         "sj_credits": "INVALID_DOUBLE",
+        "cs_credits": "LEADING_TRAILING_WHITESPACE",
         "ndecc_exam_date": "INVALID_DATE",
         "nope": "PROPERTY_DOESNT_EXIST",
         "hs_object_id": "READ_ONLY_VALUE",
