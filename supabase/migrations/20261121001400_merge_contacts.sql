@@ -793,7 +793,8 @@ begin
         and tallybook.contact_is_dirty(c.id)
     having count(*) > 0;
     if v_read_again <> '{}' then
-        perform tallybook.ask_to_read('contact', v_read_again, 0);
+        -- Not at once: where both records insist, this goes round until a person has decided.
+        perform tallybook.ask_to_read('contact', v_read_again, 5);
     end if;
 
     return query

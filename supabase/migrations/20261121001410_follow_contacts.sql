@@ -246,10 +246,13 @@ as $$
 declare
     v_contact record;
 begin
+    perform from tallybook.contacts c
+    where c.hubspot_id = any (p_hubspot_ids) and c.merged_into is null
+    order by c.id for no key update;
     for v_contact in
         select c.id, c.hubspot_id from tallybook.contacts c
         where c.hubspot_id = any (p_hubspot_ids) and c.merged_into is null and c.erased_at is null
-        order by c.id for no key update
+        order by c.id
     loop
         if exists (select from tallybook.inbox i where i.object_type = 'contact' and i.hubspot_id = v_contact.hubspot_id
                        and i.subscription_type like '%privacyDeletion') then
