@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,8 +28,14 @@ from tallybook.hubspot.budget import (
 )
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import HubSpotConnection
-from tallybook.jobs import activate_exams, expire_holds, import_students
-from tallybook.jobs.lease import report
+from tallybook.jobs import activate_exams, expire_holds
+from tallybook.jobs.lease import JobResult, report
+from tallybook.jobs.pull_changes import pull_until
+from tallybook.jobs.push_changes import push_until
+from tallybook.jobs.run_mirror import run_mirror
+from tallybook.jobs.send_alerts import JOB as SEND_ALERTS
+from tallybook.jobs.send_alerts import send_alerts
+from tallybook.jobs.worker import Loop, Periodic
 from tallybook.outbound.alerts import AlertSender
 from tallybook.outbound.mail import Mailer, MailSettings
 from tallybook.postgres.call_budget import PostgresCallBudget
@@ -43,6 +49,7 @@ from tallybook.usecases.check_readiness import (
 )
 from tallybook.usecases.credits_cache import EVERYBODY, CreditsCache, changed_contact
 from tallybook.usecases.find_student import Students
+from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.record_crm_calls import record_crm_calls
@@ -71,6 +78,7 @@ SEARCH_SHARES: Mapping[CallKind, float] = {**SHARES, CallKind.PULL: 0.5}
 """The same for searches: asking what has changed leaves half of them to others."""
 
 _TELL_CALLS_EVERY_S = 5.0
+_RUN_S = 50.0
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -401,15 +409,24 @@ def alert_limits(settings: Settings) -> AlertLimits:
 
 def cron_jobs(parts: Parts) -> dict[str, CronJob]:
     """The periodic jobs by the last part of their addresses."""
+    mirror = parts.mirror
+
+    def guarded(job: str, work: Callable[..., Awaitable[JobResult]]) -> CronJob:
+        """A job of the mirror: one caller at a time, and only where database and portal belong together."""
+
+        async def once(max_s: float) -> JobResult:
+            await demand_same_portal(mirror)
+            return await work(mirror, max_s=max_s)
+
+        async def run(max_s: float) -> Mapping[str, object]:
+            return await report(parts.db, job, partial(once, max_s))
+
+        return run
 
     async def activate(max_s: float) -> Mapping[str, object]:
         observe = parts.settings.observes
         work = partial(activate_exams.activate_exams, parts.db, max_s=max_s, observe=observe)
         return await report(parts.db, activate_exams.JOB, work)
-
-    async def bring_in(max_s: float) -> Mapping[str, object]:
-        work = partial(import_students.import_students, parts.mirror, max_s=max_s)
-        return await report(parts.db, import_students.JOB, work)
 
     async def expire(max_s: float) -> Mapping[str, object]:
         work = partial(expire_holds.expire_holds, parts.db, max_s=max_s)
@@ -418,9 +435,36 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
     return {
         "activate-scheduled-exams": activate,
         "expire-holds": expire,
-        "sync-supabase": bring_in,
-        "warm-contact-credits-cache": bring_in,
+        "sync-supabase": guarded("sync-supabase", partial(pull_until, full=True)),
+        "warm-contact-credits-cache": guarded("warm-contact-credits-cache", pull_until),
+        "batch-sync-hubspot": guarded("batch-sync-hubspot", push_until),
     }
+
+
+def worker_loops(parts: Parts) -> dict[str, Loop]:
+    """What a worker does all the time."""
+    if parts.settings.hs_private_app_token is None:
+        return {}
+    return {"mirror": partial(run_mirror, parts.mirror)}
+
+
+def worker_jobs(parts: Parts) -> tuple[Periodic, ...]:
+    """What comes round in a worker. Each is done by one worker at a time, whoever else is told to."""
+    jobs = cron_jobs(parts)
+    alert = partial(send_alerts, parts.db, alert_sender(parts.settings), limits=alert_limits(parts.settings))
+    return (
+        Periodic(activate_exams.JOB, 60, partial(jobs[activate_exams.JOB], _RUN_S), at_the_minute=True),
+        Periodic(expire_holds.JOB, 60, partial(jobs[expire_holds.JOB], _RUN_S)),
+        Periodic(SEND_ALERTS, 15, partial(report, parts.db, SEND_ALERTS, alert)),
+    )
+
+
+def worker_run(parts: Parts) -> tuple[Periodic, ...]:
+    """Everything a worker does, once: what waits is pulled and pushed, each job runs."""
+    mirrored = ("warm-contact-credits-cache", "batch-sync-hubspot")
+    jobs = cron_jobs(parts)
+    loops = mirrored if parts.settings.hs_private_app_token is not None else ()
+    return (*(Periodic(name, 0, partial(jobs[name], _RUN_S)) for name in loops), *worker_jobs(parts))
 
 
 def _api_config(settings: Settings) -> ApiConfig:

@@ -53,6 +53,7 @@ WHO_MAY = {
         GET /api/admin/cron/sync-supabase
         GET /api/admin/cron/activate-scheduled-exams
         GET /api/admin/cron/warm-contact-credits-cache
+        GET /api/admin/cron/batch-sync-hubspot
         GET /api/admin/cron/expire-holds""",
     Access.HUBSPOT: "POST /api/webhooks/hubspot",
     Access.STRIPE: "POST /api/webhooks/stripe",

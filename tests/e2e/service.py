@@ -95,11 +95,11 @@ class Program:
 
 
 class Server(Program):
-    """`tallybook serve` on a free port."""
+    """`tallybook serve` on a free port, or the one given."""
 
-    def __init__(self, directory, environment):
+    def __init__(self, directory, environment, *, port=0):
         super().__init__(
-            [BIN / "tallybook", "serve", "--port", "0"],
+            [BIN / "tallybook", "serve", "--port", str(port)],
             directory=directory,
             name="server",
             environment=environment,
@@ -296,7 +296,7 @@ def environment_of(uri, simulator, **settings):
 
 
 @asynccontextmanager
-async def serving(uri, directory, *, contacts=400, verified=True, catalog=None, **settings):
+async def serving(uri, directory, *, contacts=400, verified=True, catalog=None, port=0, **settings):
     """A service on this database with `contacts` students in its portal; settings as in the environment.
 
     `catalog` is the text of a catalog file to use instead of the packaged one.
@@ -312,7 +312,7 @@ async def serving(uri, directory, *, contacts=400, verified=True, catalog=None, 
     try:
         await simulator.ready()
         environment = environment_of(uri, simulator, **settings)
-        server = await Server(directory, environment).ready()
+        server = await Server(directory, environment, port=port).ready()
         service = Service(
             server=server,
             simulator=simulator,

@@ -310,6 +310,7 @@ _CRON = tuple(
         ("sync-supabase", "Bring in everything from HubSpot"),
         ("activate-scheduled-exams", "Record the mock exams whose opening minute has passed"),
         ("warm-contact-credits-cache", "Read from HubSpot what has changed there"),
+        ("batch-sync-hubspot", "Tell HubSpot what has changed here"),
         ("expire-holds", "Give back credits that were set aside and not used in time"),
     )
 )

@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 import structlog
 
 from tallybook.domain.errors import TallybookError, Unavailable
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.client import BATCH_SIZE
+from tallybook.jobs import import_students
 from tallybook.jobs.lease import JobResult, JobRunningError, under_lease
 from tallybook.jobs.pauses import pause
 from tallybook.usecases.mirror import Mirror
@@ -45,14 +47,16 @@ async def run_pull(mirror: Mirror, stop: asyncio.Event) -> None:
         tasks.create_task(_poll_for_ever(mirror, stop))
 
 
-async def pull_until(mirror: Mirror, *, max_s: float) -> JobResult:
+async def pull_until(mirror: Mirror, *, max_s: float, full: bool = False) -> JobResult:
     """Searches once for what has changed and follows all hints that are due, for `max_s` seconds at most.
 
-    `done`: every search came to its end and nothing is left that is due now. Raises CrmBusy, CrmUnavailable,
-    SetupError, DatabaseUnavailable.
+    `full`: reads everything there is before. `done`: the import and every search came to their end, and
+    nothing is left that is due now. Raises CrmBusy, CrmUnavailable, SetupError, DatabaseUnavailable.
     """
     ends_at = time.monotonic() + max_s
     counts: Counter[str] = Counter()
+    if full and not await _import_all(mirror, counts, max_s=max_s):
+        return JobResult(dict(counts), done=False)
     has_polled_all = await _poll_once(mirror, counts, go_on=lambda: time.monotonic() < ends_at)
     rounds = 0
     while time.monotonic() < ends_at:
@@ -72,6 +76,19 @@ async def pull_until(mirror: Mirror, *, max_s: float) -> JobResult:
         if rounds in _STATISTICS_AFTER:
             await mirror.db.fetch_all("refresh_statistics")
     return JobResult(dict(counts), done=False)
+
+
+async def _import_all(mirror: Mirror, counts: Counter[str], *, max_s: float) -> bool:
+    """Whether the import came to its end; one that runs elsewhere is left to itself."""
+    try:
+        imported = await under_lease(
+            mirror.db, import_students.JOB, partial(import_students.import_students, mirror, max_s=max_s)
+        )
+    except JobRunningError:
+        counts["already_importing"] += 1
+        return True
+    counts.update(imported.counts)
+    return imported.done
 
 
 async def _poll_once(mirror: Mirror, counts: Counter[str], *, go_on: Callable[[], bool]) -> bool:
