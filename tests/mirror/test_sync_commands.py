@@ -11,7 +11,7 @@ import pytest
 
 from support.commands import SECRET_KEY, CommandLine
 from support.factories import balances, book, make_contact, make_mock_exam
-from support.push_world import BOOKING, TOKEN
+from support.push_world import BOOKING, CONTACT, TOKEN
 from tallybook.domain.errors import ConfirmationStale, NotFound, ValidationError
 from tallybook.domain.mirror import MirroredType
 from tallybook.usecases.discard_dead_letter import discard_dead_letter
@@ -421,3 +421,31 @@ async def test_a_push_can_be_stopped_and_goes_on_later(world, tallybook, portal)
 
 async def leased(world):
     return await world.value("select count(*) from tallybook.outbox where lease_token is not null")
+
+
+async def test_pull_reads_what_changed_and_all_there_is_when_asked(world, tallybook, portal):
+    """A number typed there is merged; a second pull finds nothing; --full brings in whom nobody hinted at."""
+    settings = {"HS_PRIVATE_APP_TOKEN": TOKEN, "HUBSPOT_BASE_URL": portal.url}
+    contact = await world.student(credits={"sj_credits": 3})
+    tallybook("sync", "pull", **settings)
+    await world.edit(CONTACT, contact.hubspot_id, sj_credits="8")
+    assert tallybook.json("sync", "pull", **settings)["done"]
+    assert (await balances(world.db, contact))["sj_credits"] == 8
+    await world.create("contacts", email="new@example.com", student_id="N1", sj_credits="2")
+    done = tallybook.json("sync", "pull", "--full", **settings)
+    assert (done["done"], done["counts"]["students"]) == (True, 2)
+    assert tallybook.json("contact", "show", "student:N1")["email"] == "new@example.com"
+
+
+async def test_pull_leaves_the_searching_to_a_worker_that_runs(world, tallybook, portal):
+    """It follows the hints there are and ends, instead of waiting for the lease."""
+    settings = {"HS_PRIVATE_APP_TOKEN": TOKEN, "HUBSPOT_BASE_URL": portal.url}
+    contact = await world.student(credits={"sj_credits": 3})
+    await world.rows(
+        "insert into tallybook.job_runs (job, lease_token, leased_until)"
+        " values ('poll', gen_random_uuid(), now() + interval '1 minute')"
+    )
+    await world.edit(CONTACT, contact.hubspot_id, sj_credits="8")
+    await world.rows("select tallybook.ask_to_read('contact', array[%s], 0)", contact.hubspot_id)
+    assert "A worker is searching" in tallybook("sync", "pull", **settings).stdout
+    assert (await balances(world.db, contact))["sj_credits"] == 8

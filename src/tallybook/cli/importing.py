@@ -70,35 +70,54 @@ def import_everything(
             as_json=as_json,
         )
         return
-    from tallybook.jobs import import_students
-    from tallybook.jobs.lease import JobRunningError, under_lease
     from tallybook.usecases.import_portal import import_portal
 
     found: list[PortalImported] = []
 
     async def work(parts: Parts) -> None:
-        parts.settings.needed("HS_PRIVATE_APP_TOKEN")
-
-        async def bring_in() -> JobResult:
-            with progress(quiet=as_json) as show:
-                result = await import_portal(
-                    parts.mirror, limit=limit, batch_size=batch_size, dry_run=dry_run, on_progress=show
-                )
-            found.append(result)
-            return import_students.job_result(result)
-
-        if dry_run:
-            await bring_in()
+        if not dry_run:
+            await bring_in(parts, limit=limit, batch_size=batch_size, quiet=as_json, found=found)
             return
-        try:
-            await under_lease(parts.db, import_students.JOB, bring_in)
-        except JobRunningError as error:
-            raise SetupError(
-                "another import is running", hint="Wait until it ends, or stop it; this one can then go on."
-            ) from error
+        parts.settings.needed("HS_PRIVATE_APP_TOKEN")
+        with progress(quiet=as_json) as show:
+            found.append(
+                await import_portal(
+                    parts.mirror, limit=limit, batch_size=batch_size, dry_run=True, on_progress=show
+                )
+            )
 
     with_parts(work)
     _show(found[0], dry_run=dry_run, as_json=as_json)
+
+
+async def bring_in(
+    parts: Parts,
+    *,
+    limit: int | None = None,
+    batch_size: int = 100,
+    quiet: bool,
+    found: list[PortalImported] | None = None,
+) -> JobResult:
+    """Imports everything, alone, and shows how far it is; `found` gets the result. Raises SetupError."""
+    from tallybook.jobs import import_students
+    from tallybook.jobs.lease import JobRunningError, under_lease
+    from tallybook.usecases.import_portal import import_portal
+
+    parts.settings.needed("HS_PRIVATE_APP_TOKEN")
+
+    async def once() -> JobResult:
+        with progress(quiet=quiet) as show:
+            result = await import_portal(parts.mirror, limit=limit, batch_size=batch_size, on_progress=show)
+        if found is not None:
+            found.append(result)
+        return import_students.job_result(result)
+
+    try:
+        return await under_lease(parts.db, import_students.JOB, once)
+    except JobRunningError as error:
+        raise SetupError(
+            "another import is running", hint="Wait until it ends, or stop it; this one can then go on."
+        ) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,6 +60,37 @@ def push(*, dry_run: DryRun = False, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def pull(
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read everything there is, not only what has changed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read from HubSpot whatever has changed there. Ctrl-C stops after what is on its way."""
+    from tallybook.jobs.pull_changes import pull_until
+
+    async def work(parts: Parts) -> tuple[Counter[str], bool]:
+        from tallybook.cli.importing import bring_in
+        from tallybook.usecases.guard_mirror import demand_same_portal
+
+        parts.settings.needed("HS_PRIVATE_APP_TOKEN")
+        await demand_same_portal(parts.mirror)
+        read = await bring_in(parts, quiet=as_json) if full else None
+        counts, done = await _in_slices(lambda: pull_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
+        if read is not None:
+            counts.update(read.counts)
+        return counts, done
+
+    counts, done = with_parts(work)
+    if as_json:
+        print_json({"counts": dict(counts), "done": done})
+        return
+    print(f"{_told(counts)}." if any(counts.values()) else "Nothing has changed in HubSpot.")
+    if counts["already_polling"]:
+        print("A worker is searching for changes at this moment; what it finds is followed there.")
+
+
 def _preview(*, as_json: bool) -> None:
     from tallybook.usecases.preview_push import preview_push
 
@@ -90,8 +121,10 @@ async def _in_slices(work: Callable[[], Awaitable[JobResult]], *, quiet: bool) -
     with _interruptible() as stop:
         while True:
             result = await work()
-            counts.update(result.counts)
-            if result.done or stop.is_set():
+            news = {name: number for name, number in result.counts.items() if number}
+            counts.update(news)
+            # Where a worker does the same there is nothing left to wait for.
+            if result.done or stop.is_set() or set(news) == {"already_polling"}:
                 return counts, result.done
             if not quiet:
                 print(_told(counts), file=sys.stderr)
