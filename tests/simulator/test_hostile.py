@@ -18,6 +18,7 @@ NONSENSE = (
     *("2027-02-30", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00", "-" + "9" * 17),
     *(None, True, False, 0, -1, 1.5, 1e308, 2**63, 2**70, [], {}, [[]], {"id": {}}, ["a"] * 3),
 )
+PAIR = {"from": {"id": "1"}, "to": {"id": "1"}}
 RAW = (
     b"",
     b"{",
@@ -178,10 +179,12 @@ async def test_bodies_that_are_no_json_object_are_refused(account, content):
         (f"{CONTACTS}/batch/archive", {"inputs": [{"id": str(i)} for i in range(101)]}),
         (f"{CONTACTS}/batch/update", {"inputs": [{"id": "1", "properties": {}}] * 2}),
         ("/crm/v4/associations/bookings/contacts/batch/read", {"inputs": [{"id": "1"}] * 1001}),
+        ("/crm/v4/associations/bookings/contacts/batch/archive", {"inputs": [{**PAIR, "to": []}] * 2001}),
+        ("/crm/v4/associations/bookings/contacts/batch/associate/default", {"inputs": [PAIR] * 2001}),
     ],
 )
 async def test_batches_too_large_or_with_an_id_twice_are_refused(account, path, body):
-    """100 records, 1,000 associations read, an id once."""
+    """100 records, 1,000 associations read, 2,000 written, an id once."""
     answer = await account.post(path, json=body)
     assert (answer.status_code, answer.json()["category"]) == (400, "VALIDATION_ERROR")
 

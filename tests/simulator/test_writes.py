@@ -107,6 +107,15 @@ def test_an_additional_email_is_taken_too(portal):
     assert found.json()["id"] == one
 
 
+def test_a_type_has_at_most_ten_unique_properties(unique):
+    """HubSpot's own e-mail does not count; the eleventh is refused, one that is not unique is not."""
+    url = "/crm/v3/properties/contacts"
+    made = [unique.post(url, {**UNIQUE, "name": f"key_{i}"}).status_code for i in range(10)]
+    assert made == [201] * 9 + [400], "one was there already"
+    plain = {**UNIQUE, "name": "plain", "hasUniqueValue": False}
+    assert unique.post(url, plain).status_code == 201
+
+
 def test_a_taken_unique_value_refuses_an_update_with_400(unique):
     """The sentence names both records."""
     first, second = unique.ids(limit=2)
