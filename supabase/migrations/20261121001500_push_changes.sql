@@ -489,7 +489,8 @@ begin
                 update tallybook.contacts c
                 set write_no = c.write_no + 1, crm_unread = true, crm_written = c.crm_written || v_plan.properties,
                     crm_sent = tallybook.with_sent(c.crm_sent, (
-                        select coalesce(jsonb_object_agg(n.key, n.value), '{}') from jsonb_each(v_plan.properties) n
+                        select coalesce(jsonb_object_agg(n.key, n.value), '{}')
+                        from jsonb_each(v_plan.properties - 'tallybook_id') n
                         where not exists (select from tallybook.credit_types t where t.hubspot_property = n.key)))
                 where c.id = (v_row.contact).id;
                 v_plan.properties := v_plan.properties || jsonb_build_object('tallybook_sync',

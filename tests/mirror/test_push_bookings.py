@@ -6,6 +6,7 @@ import pytest
 
 from support.factories import book, cancel, make_local_contact, move
 from support.push_world import BOOKING, MOCK_EXAM
+from tallybook.domain.errors import SetupError
 from tallybook.jobs.push_changes import push_until, run_push
 from tallybook.usecases.push_changes import push_batch
 
@@ -269,6 +270,37 @@ async def test_bookings_reach_hubspot_while_students_book(world):
         properties = await world.properties(MOCK_EXAM, await world.hubspot_id("mock_exams", exam.id))
         taken = await world.value("select total_bookings from tallybook.mock_exams where id = %s", exam.id)
         assert properties["total_bookings"] == str(taken)
+
+
+async def test_stopping_brings_what_is_on_its_way_to_its_end(world):
+    _, _, booking = await booked(world)
+    await world.fault(world.batch(BOOKING, "create"), delay_ms=700)
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_push(world.mirror, stop))
+    await world.until(lambda: world.records(BOOKING))
+
+    stop.set()
+    await running
+
+    assert await world.hubspot_id("bookings", booking["id"]) is not None
+    assert await world.outbox("booking") == {}
+
+
+async def test_nothing_goes_to_a_portal_that_belongs_to_another_database(world):
+    await booked(world)
+    await world.rows(
+        "insert into tallybook.sync_state (name, value) values ('portal', '{\"portal_id\": 1}')"
+        " on conflict (name) do update set value = excluded.value"
+    )
+    with pytest.raises(SetupError):
+        await push_until(world.mirror, max_s=5)
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_push(world.mirror, stop))
+    await asyncio.sleep(2)
+    stop.set()
+    await running
+
+    assert await world.records(BOOKING) == {}
 
 
 async def test_cron_pushes_what_waits_at_once(world):

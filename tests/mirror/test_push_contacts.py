@@ -1,6 +1,7 @@
 """Balances and dates reach HubSpot, are read back, and lose nothing people type meanwhile."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -231,6 +232,40 @@ async def test_late_histories_are_read_again_a_little_later(world):
     assert "histories" in words
     await asyncio.sleep(1)
     await settled(world, contact, 5)
+
+
+async def test_a_date_set_here_is_written_and_agreed_on(world):
+    contact = await world.student(credits={"sj_credits": 3})
+    await world.rows("update tallybook.contacts set ndecc_exam_on = '2027-03-01' where id = %s", contact.id)
+    await world.rows("select tallybook.note_changes(array['contact'], array[%s::uuid])", contact.id)
+
+    await push(world)
+
+    assert await shown(world, contact, "ndecc_exam_date") == "2027-03-01"
+    ((base, sent),) = await world.rows(
+        "select crm_base ->> 'ndecc_exam_date', crm_sent from tallybook.contacts where id = %s", contact.id
+    )
+    assert (base, sent) == ("2027-03-01", {})
+    assert await world.outbox("contact") == {}
+
+
+async def test_what_was_sent_is_remembered_once_each_newest_last_until_it_is_confirmed(world):
+    sent = {}
+    for text in ("a", "b", "a", None):
+        sent = await world.value(
+            "select tallybook.with_sent(%s::jsonb, %s::jsonb)", json.dumps(sent), json.dumps({"x": text})
+        )
+    assert sent == {"x": ["b", "a", None]}
+    for text, left in (("b", {"x": ["a", None]}), ("z", {"x": ["b", "a", None]})):
+        assert (
+            await world.value(
+                "select tallybook.without_sent(%s::jsonb, %s::jsonb)",
+                json.dumps(sent),
+                json.dumps({"x": text}),
+            )
+            == left
+        )
+    assert await world.value("""select tallybook.without_sent('{"x": ["a"]}', '{"x": "a"}')""") == {}
 
 
 async def test_nothing_is_written_about_a_contact_that_was_only_noted(world):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from support.factories import book, cancel, grant
+from support.factories import book, cancel, grant, move
 from support.push_world import BOOKING, CONTACT, MOCK_EXAM
 from tallybook.usecases.pause_lane import seconds_to_midnight
 from tallybook.usecases.preview_push import preview_push
@@ -323,6 +323,66 @@ async def test_a_booking_whose_contact_is_gone_there_waits_for_what_reading_it_s
     await world.rows("update tallybook.contacts set archived_at = null")
     assert (await push(world, BOOKING)).written == 1
     assert list(await world.records(BOOKING)) == [booking["id"]]
+
+
+async def test_a_booking_leaves_a_session_that_is_gone_there(world):
+    """The old association went with the old session; only the new one has to be made."""
+    (booking,) = await bookings(world, 1)
+    await push(world, BOOKING)
+    old = await world.value("select hubspot_id from tallybook.mock_exams")
+    new = await world.exam(days=20)
+    await world.portal.post("edits", object_type=world.mirror.crm_type(MOCK_EXAM), id=old, archived=True)
+    await move(world.db, None, booking, new)
+
+    result = await push(world, BOOKING)
+
+    assert (result.written, result.dead, result.failed) == (1, 0, 0)
+    record = await world.record(BOOKING, await world.hubspot_id("bookings", booking["id"]))
+    new_id = await world.hubspot_id("mock_exams", new.id)
+    assert [each["id"] for each in record["associations"]["mock_exams"]] == [new_id]
+    assert await world.outbox("booking") == {}
+
+
+@pytest.mark.parametrize("verb", ["create", "archive"])
+async def test_associations_that_fail_for_the_lanes_sake_are_all_made_later(world, verb):
+    made = await bookings(world, 3)
+    await push(world, BOOKING)
+    new = await world.exam(days=20)
+    for booking in made:
+        await move(world.db, None, booking, new)
+    await world.fault(f"/associations/.*/batch/{verb}$", status=503)
+
+    result = await push(world, BOOKING)
+
+    assert result.paused == "unavailable"
+    assert list((await world.outbox("booking")).values()) == 3 * [(0, None, False)]
+    await world.resume("booking")
+    for _ in range(2):
+        await push(world, BOOKING)
+    assert await world.outbox("booking") == {}
+    new_id = await world.hubspot_id("mock_exams", new.id)
+    for booking in made:
+        record = await world.record(BOOKING, await world.hubspot_id("bookings", booking["id"]))
+        assert [each["id"] for each in record["associations"]["mock_exams"]] == [new_id]
+
+
+async def test_a_booking_whose_new_session_is_gone_there_is_tried_again_once_it_was_read(world):
+    (booking,) = await bookings(world, 1)
+    await push(world, BOOKING)
+    new = await world.exam(days=20)
+    new_id = await world.hubspot_id("mock_exams", new.id)
+    await world.portal.post("edits", object_type=world.mirror.crm_type(MOCK_EXAM), id=new_id, archived=True)
+    await move(world.db, None, booking, new)
+
+    result = await push(world, BOOKING)
+
+    assert (result.dead, result.paused) == (0, None)
+    assert ("mock_exam", new_id) in await world.rows("select object_type, hubspot_id from tallybook.inbox")
+    ((attempts, _, dead),) = (await world.outbox("booking")).values()
+    assert (attempts, dead) == (1, False)
+    await world.portal.post("edits", object_type=world.mirror.crm_type(MOCK_EXAM), id=new_id, archived=False)
+    await push(world, BOOKING)
+    assert await world.outbox("booking") == {}
 
 
 async def test_a_probe_that_only_reads_does_not_end_a_pause_of_writing(world):

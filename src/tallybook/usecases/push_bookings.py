@@ -13,6 +13,7 @@ from tallybook.hubspot.portal_shape import LaneShape
 from tallybook.hubspot.records import AssociationType
 from tallybook.hubspot.write_results import Fault, Refusal, Unknown, WriteOutcome, Written, WrittenRecord
 from tallybook.hubspot.writes import Association, Link, RecordWrite
+from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import Claim, Failure, Planned, confirmation
 from tallybook.usecases.send_in_parts import PartsSent, send_in_parts
@@ -99,6 +100,7 @@ async def _confirm(mirror: Mirror, claim: Claim, shape: LaneShape, sent: PartsSe
     settled = await claim.confirm(rows)
     left = [item.id for item, _ in sent.written if item.id not in settled]
     await claim.release(left, wait_s=0.1)
+    to_link = [(item, booking_id) for item, booking_id in to_link if item.id in settled]
     if to_link:
         await _link(mirror, claim, shape, to_link, sent)
 
@@ -133,54 +135,69 @@ async def _link(
             mirror.client.associate, own, other, type=kind, kind=CallKind.PUSH, wait_s=SLOT_WAIT_S
         )
         separate = partial(mirror.client.separate, own, other, kind=CallKind.PUSH, wait_s=SLOT_WAIT_S)
-        for links, send in ((make, associate), (end, separate)):
-            good = [link for link in links if UUID(link.key) not in failures]
-            stop = await _link_all(good, send, failures)
-            sent.stop = sent.stop or stop
-    settled = await claim.confirm(
-        [
-            {
-                "id": item.id,
-                "version": item.version,
-                "hubspot_id": booking_id,
-                "properties": {},
-                "contact_to": item.contact_to,
-                "mock_exam_to": item.mock_exam_to,
-            }
-            for item, booking_id in items
-            if item.id not in failures
-        ]
-    )
+        stop = await _link_all(make, associate, failures)
+        if stop is None:
+            left = [link for link in end if UUID(link.key) not in failures]
+            # What is gone is associated with nothing.
+            stop = await _link_all(left, separate, failures, unless=Fault.GONE)
+        if stop is not None:
+            # Doing what was done again does no harm; what matters is that nothing counts as done that is not.
+            sent.stop = stop
+            await claim.release(item.id for item, _ in items)
+            return
+    done: list[dict[str, object]] = [
+        {
+            "id": item.id,
+            "version": item.version,
+            "hubspot_id": booking_id,
+            "properties": {},
+            "contact_to": item.contact_to,
+            "mock_exam_to": item.mock_exam_to,
+        }
+        for item, booking_id in items
+        if item.id not in failures
+    ]
+    settled = await claim.confirm(done)
     # Somebody else held those at that moment; their associations are made, and noting it is all that is left.
-    await claim.release(
-        (item.id for item, _ in items if item.id not in settled and item.id not in failures), wait_s=0.1
-    )
+    held = [item.id for item, _ in items if item.id not in settled and item.id not in failures]
+    await claim.release(held, wait_s=0.1)
+    await _read_ends(mirror, [item for item, _ in items if item.id in failures])
     await claim.fail(failures)
+
+
+async def _read_ends(mirror: Mirror, items: Sequence[Planned]) -> None:
+    """A contact or a session that cannot be associated was merged or deleted, perhaps: its id says so."""
+    contacts = [item.contact_to for item in items if item.contact_to]
+    exams = [item.mock_exam_to for item in items if item.mock_exam_to]
+    for of, ids in ((MirroredType.CONTACT, contacts), (MirroredType.MOCK_EXAM, exams)):
+        if ids:
+            await ask_to_read(mirror.db, of, ids)
 
 
 async def _link_all(
     links: Sequence[Link],
     send: Callable[[Sequence[Link]], Awaitable[WriteOutcome]],
     failures: dict[UUID, Failure],
+    *,
+    unless: Fault | None = None,
 ) -> Refusal | Unknown | None:
-    """Sends all, halving what is refused; notes what failed. Doing it again later does no harm."""
+    """Sends all, halving what is refused; notes what failed, and gives what keeps the lane from going on.
+
+    What fails for the reason `unless` has not failed.
+    """
     parts = [list(links)] if links else []
     while parts:
         part = parts.pop()
         outcome = await send(part)
         if isinstance(outcome, Written):
             continue
-        is_one = isinstance(outcome, Refusal) and outcome.fault.is_of_one_record
-        if is_one and len(part) > 1:
+        if isinstance(outcome, Unknown) or not outcome.fault.is_of_one_record:
+            return outcome
+        if len(part) > 1:
             middle = len(part) // 2
             parts += [part[middle:], part[:middle]]
-            continue
-        failures.update({UUID(link.key): Failure(outcome.words) for link in part})
-        if not is_one:
-            failures.update(
-                {UUID(link.key): Failure(outcome.words, wait_s=1.0) for rest in parts for link in rest}
-            )
-            return outcome
+        elif outcome.fault is not unless:
+            failures[UUID(part[0].key)] = Failure(outcome.words)
     return None
 
 
