@@ -398,6 +398,44 @@ async def test_a_probe_that_only_reads_does_not_end_a_pause_of_writing(world):
     assert await lane(world, "contact") is None
 
 
+async def test_a_contact_refused_by_a_limit_is_not_read_first_since_nothing_was_written(world):
+    contact = await world.student(credits={"sj_credits": 1})
+    await grant(world.db, contact, "sj_credits", 1)
+    await world.fault(world.batch(CONTACT, "update"), status=429)
+    assert (await push(world, CONTACT)).paused == "limit"
+    assert not await world.value("select crm_unread from tallybook.contacts where id = %s", contact.id)
+    await world.resume("contact")
+    before = (await world.calls())["batch_read"]
+
+    assert (await push(world, CONTACT)).written == 1
+
+    assert (await world.calls())["batch_read"] - before == 1
+    properties = await world.properties(CONTACT, contact.hubspot_id)
+    # The number of an attempt that nobody applied is not used again.
+    assert properties["tallybook_sync"] == "2 sj_credits=2"
+
+
+async def test_contacts_of_a_refused_batch_are_numbered_afresh_and_the_bad_one_is_found(world):
+    contacts = await world.students(8, credits={"sj_credits": 1})
+    for contact in contacts:
+        await grant(world.db, contact, "sj_credits", 1)
+    bad = contacts[5]
+    await world.rows("update tallybook.contacts set lastname = repeat('x', 70000) where id = %s", bad.id)
+    async with world.without_trace_ids() as mirror:
+        result = await push_batch(mirror, CONTACT, linger=False)
+
+    assert (result.claimed, result.written, result.dead) == (8, 7, 1)
+    for contact in contacts:
+        properties = await world.properties(CONTACT, contact.hubspot_id)
+        write_no = await world.value("select write_no from tallybook.contacts where id = %s", contact.id)
+        if contact == bad:
+            assert properties["sj_credits"] == "1"
+        else:
+            assert properties["tallybook_sync"] == f"{write_no} sj_credits=2"
+            assert write_no > 1
+    assert await world.value("select count(*) from tallybook.contacts where crm_unread") == 0
+
+
 async def test_an_email_that_hubspot_refuses_is_the_contacts_own_dead_letter(world):
     good, bad = await world.students(2, credits={"sj_credits": 1})
     for contact in (good, bad):
