@@ -18,6 +18,13 @@ OPEN = {
     "POST /api/mock-exams/validate-credits",
     "POST /api/mock-discussions/validate-credits",
     "POST /api/credits/check",
+    # Staff looking after the mirror decide nothing about bookings or credits.
+    "POST /api/admin/login",
+    "POST /api/admin/logout",
+    "POST /api/admin/sync/retry",
+    "POST /api/admin/sync/dead-letters/{type}/{letter}/retry",
+    "POST /api/admin/sync/lanes/{lane}/resume",
+    "DELETE /api/admin/cache/contact/{student_id}",
 }
 SESSION = (
     *("--type", "Mini-mock", "--date", "2099-01-05", "--start", "09:00", "--end", "12:00"),
