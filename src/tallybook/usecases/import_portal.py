@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.import_bookings import BookingsImported, import_bookings
 from tallybook.usecases.import_contacts import ImportResult, import_contacts
 from tallybook.usecases.import_mock_exams import MockExamsImported, import_mock_exams
@@ -51,6 +52,8 @@ async def import_portal(
     """
     ends_at = None if max_s is None else time.monotonic() + max_s
     remembers = not dry_run and limit is None
+    if not dry_run:
+        await demand_same_portal(mirror)
     # As long as the other system decides, what it books is no work by hand: nothing is the first import yet.
     if remembers and not mirror.observe:
         await mirror.db.fetch_all("begin_first_import")

@@ -26,6 +26,7 @@ from tallybook.hubspot.fields import ID_PROPERTY, RemoteContact, contact_propert
 from tallybook.hubspot.records import Record
 from tallybook.postgres.old_schema import OldRow, OldSchema
 from tallybook.usecases.absorb_contacts import absorb_contacts
+from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.import_portal import PortalImported, import_portal
 from tallybook.usecases.mirror import Mirror
 
@@ -80,6 +81,8 @@ async def take_over(
     SetupError, DatabaseUnavailable; what was taken until then stays.
     """
     run = _Run(mirror, old, prefer, on_difference, on_progress, dry_run=dry_run)
+    if not dry_run:
+        await demand_same_portal(mirror)
     if not dry_run and await mirror.db.fetch_one("load_sync_state", {"name": _STATE}) is not None:
         raise SetupError(
             "This database has taken over already.",
