@@ -10,18 +10,18 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import uvicorn
 import uvloop
 from rich.console import Console
 
 from tallybook.api.logs import configure_logs
+from tallybook.cli.demo_children import simulator, worker
 from tallybook.cli.demo_filling import Filled, fill
 from tallybook.cli.demo_page import Addresses, introduction
 from tallybook.cli.places import demo_data_dir, demo_state_file
@@ -29,12 +29,14 @@ from tallybook.domain.errors import SetupError
 from tallybook.postgres.catalog_tables import apply_catalog
 from tallybook.postgres.embedded import EmbeddedServer
 from tallybook.postgres.migrate import ensure_database, migrate
-from tallybook.settings import Settings, load_settings
+from tallybook.settings import load_settings
+from tallybook.usecases.prepare_portal import prepare_portal
 from tallybook.wiring import create_application, opened
 
 _HOST = "127.0.0.1"
 _DATABASE = "tallybook"
-_IGNORED = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "HS_PRIVATE_APP_TOKEN", "HUBSPOT_BASE_URL")
+_IGNORED = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "HS_PRIVATE_APP_TOKEN", "HUBSPOT_BASE_URL",
+            "HUBSPOT_CLIENT_SECRET", "TALLYBOOK_PUBLIC_URL")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class DemoSecrets:
     cron_secret: str
     api_key_secret: str
     staff_password: str
+    hubspot_client_secret: str
 
 
 def run_demo(*, port: int, data_dir: Path | None, contacts: int, ready_file: Path | None) -> None:
@@ -81,7 +84,7 @@ def _start(
             on_progress=lambda line: console.print(f"[dim]PostgreSQL: {line}[/dim]"),
         )
     )
-    simulator_url = stack.enter_context(_simulator(directory, contacts, console))
+    simulator_url = stack.enter_context(simulator(directory, contacts, console))
     url = f"http://{_HOST}:{listener.getsockname()[1]}"
     # Also at the usual place, wherever the data lie: there `tallybook loadtest` looks for the key.
     state_files = list(dict.fromkeys([demo_state_file(), demo_state_file(directory)]))
@@ -95,7 +98,7 @@ def _start(
         state_files=tuple(state_files),
         console=console,
     )
-    uvloop.run(demo.run(server_uri=server.uri(), log_file=directory / "server.log"))
+    uvloop.run(demo.run(server_uri=server.uri(), directory=directory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +111,18 @@ class _Demo:
     state_files: tuple[Path, ...]
     console: Console
 
-    async def run(self, *, server_uri: str, log_file: Path) -> None:
+    async def run(self, *, server_uri: str, directory: Path) -> None:
         await ensure_database(server_uri, _DATABASE)
         await migrate(self.addresses.database_url)
-        settings = _settings(self.kept, self.addresses)
-        with log_file.open("ab", buffering=0) as log:
+        environment = _environment(self.kept, self.addresses)
+        settings = load_settings(environment, env_file=None)
+        with (directory / "server.log").open("ab", buffering=0) as log:
             configure_logs(log)
             async with opened(settings) as parts:
                 await apply_catalog(self.addresses.database_url, parts.catalog)
+                await prepare_portal(parts.hubspot, parts.catalog)
                 filled = await fill(parts, self.kept, console=self.console)
+                await self._send_webhooks()
                 config = uvicorn.Config(
                     create_application(parts),
                     http="httptools",
@@ -126,7 +132,17 @@ class _Demo:
                     lifespan="on",
                     timeout_graceful_shutdown=5,
                 )
-                await _Server(config, lambda: self._say_ready(filled)).serve(sockets=[self.listener])
+                with worker(directory, environment):
+                    await _Server(config, lambda: self._say_ready(filled)).serve(sockets=[self.listener])
+
+    async def _send_webhooks(self) -> None:
+        """Tells the simulator where to send what happens in it, as people would in HubSpot's settings."""
+        wanted = {
+            "url": f"{self.addresses.url}/api/webhooks/hubspot",
+            "secret": self.kept.hubspot_client_secret,
+        }
+        async with httpx.AsyncClient(base_url=self.addresses.simulator_url, trust_env=False) as door:
+            (await door.post("/_simulator/webhooks", json=wanted)).raise_for_status()
 
     def _say_ready(self, filled: Filled) -> None:
         state = json.dumps(_state(self.addresses, filled, self.kept), indent=2) + "\n"
@@ -160,19 +176,19 @@ def _state(addresses: Addresses, filled: Filled, kept: DemoSecrets) -> Mapping[s
     }
 
 
-def _settings(kept: DemoSecrets, addresses: Addresses) -> Settings:
-    return load_settings(
-        {
-            "DATABASE_URL": addresses.database_url,
-            "HS_PRIVATE_APP_TOKEN": "demo",
-            "HUBSPOT_BASE_URL": addresses.simulator_url,
-            "TALLYBOOK_SECRET_KEY": kept.secret_key,
-            "CRON_SECRET": kept.cron_secret,
-            "TALLYBOOK_LOGIN_CODE": "none",
-            "TALLYBOOK_DOCS": "public",
-        },
-        env_file=None,
-    )
+def _environment(kept: DemoSecrets, addresses: Addresses) -> dict[str, str]:
+    """The settings of server and worker."""
+    return {
+        "DATABASE_URL": addresses.database_url,
+        "HS_PRIVATE_APP_TOKEN": "demo",
+        "HUBSPOT_BASE_URL": addresses.simulator_url,
+        "HUBSPOT_CLIENT_SECRET": kept.hubspot_client_secret,
+        "TALLYBOOK_PUBLIC_URL": addresses.url,
+        "TALLYBOOK_SECRET_KEY": kept.secret_key,
+        "CRON_SECRET": kept.cron_secret,
+        "TALLYBOOK_LOGIN_CODE": "none",
+        "TALLYBOOK_DOCS": "public",
+    }
 
 
 def _listen(port: int) -> socket.socket:
@@ -190,14 +206,18 @@ def _listen(port: int) -> socket.socket:
 
 
 def _secrets(file: Path) -> DemoSecrets:
-    if file.exists():
-        return DemoSecrets(**json.loads(file.read_text(encoding="utf-8")))
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if kept.keys() == set(DemoSecrets.__slots__):
+        return DemoSecrets(**kept)
     made = DemoSecrets(
         secret_key=secrets.token_urlsafe(48),
         cron_secret=secrets.token_urlsafe(24),
         api_key_secret=secrets.token_urlsafe(32),
         staff_password=secrets.token_urlsafe(12),
+        hubspot_client_secret=secrets.token_urlsafe(24),
     )
+    # One of an earlier release had fewer.
+    made = replace(made, **kept)
     _write_private(file, json.dumps({name: getattr(made, name) for name in made.__slots__}))
     return made
 
@@ -210,36 +230,3 @@ def _write_private(file: Path, text: str) -> None:
     with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         out.write(text)
     half.replace(file)
-
-
-@contextmanager
-def _simulator(directory: Path, contacts: int, console: Console) -> Iterator[str]:
-    """A HubSpot simulator of our own; it watches its standard input, and so ends with us however we end."""
-    command = [sys.executable, "-m", "hubspot_simulator", "--port", "0", "--stop-with-stdin",
-               "--state", str(directory / "hubspot.state"), "--contacts", str(contacts)]  # fmt: skip
-    with (directory / "simulator.log").open("ab") as log:
-        child = subprocess.Popen(  # noqa: S603 - our own module, our own arguments
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
-    try:
-        console.print(f"[dim]HubSpot simulator: {contacts:,} contacts[/dim]")
-        assert child.stdout is not None
-        line = child.stdout.readline()
-        if " on http" not in line:
-            raise SetupError(
-                "the HubSpot simulator did not start", hint=f"See {directory / 'simulator.log'}."
-            )
-        yield line.split(" on ")[1].strip()
-    finally:
-        assert child.stdin is not None
-        child.stdin.close()
-        try:
-            child.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
