@@ -49,7 +49,6 @@ from tallybook.usecases.check_readiness import (
 )
 from tallybook.usecases.credits_cache import EVERYBODY, CreditsCache, changed_contact
 from tallybook.usecases.find_student import Students
-from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.record_crm_calls import record_crm_calls
@@ -57,6 +56,7 @@ from tallybook.usecases.refresh_contact import refresh_contact
 from tallybook.usecases.sign_in_staff import admit_staff
 from tallybook.usecases.verify_staff import verify_staff
 from tallybook.usecases.watch_mirror import AlertLimits
+from tallybook.usecases.watch_portal import watch_portal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -415,7 +415,7 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
         """A job of the mirror: one caller at a time, and only where database and portal belong together."""
 
         async def once(max_s: float) -> JobResult:
-            await demand_same_portal(mirror)
+            await watch_portal(mirror)
             return await work(mirror, max_s=max_s)
 
         async def run(max_s: float) -> Mapping[str, object]:

@@ -4,14 +4,12 @@ import asyncio
 import hashlib
 import hmac
 import json
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from uuid import uuid4
 
 import pytest
 
 from support.factories import book, make_contact, make_mock_exam
+from support.receiver import SECRET, Receiver
 from tallybook.domain.errors import SetupError
 from tallybook.jobs.send_alerts import harmless, send_alerts
 from tallybook.outbound.alerts import AlertSender, AlertUnavailable
@@ -19,51 +17,8 @@ from tallybook.settings import load_settings
 from tallybook.usecases.record_crm_calls import record_crm_calls
 from tallybook.usecases.show_sync_status import show_sync_status
 from tallybook.usecases.watch_mirror import AlertLimits, watch_mirror
+from tallybook.usecases.watch_portal import watch_portal
 from tallybook.wiring import alert_limits, alert_sender
-
-SECRET = "the common secret"
-
-
-class Receiver:
-    """A web server that keeps what it was sent and answers as told."""
-
-    def __init__(self):
-        self.got = []
-        self.status = 204
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append((dict(self.headers), body))
-                self.send_response(receiver.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-
-    @property
-    def told(self):
-        return [(each["event"], each["kind"], each["subject"]) for each in self.messages]
-
-    @property
-    def messages(self):
-        return [json.loads(body) for _, body in self.got]
-
-    @contextmanager
-    def running(self):
-        thread = Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.server.shutdown()
-            self.server.server_close()
-            thread.join()
 
 
 @pytest.fixture
@@ -318,3 +273,26 @@ async def test_the_database_may_be_away(receiver, sender):
         await send_alerts(nothing, sender)
     await nothing.close()
     assert receiver.got == []
+
+
+async def test_a_portal_that_does_not_let_us_in_is_an_alert_until_it_does(world, receiver, sender):
+    """A refused token and a token of another portal; a hold is told by another alert."""
+    await watch_portal(world.mirror)
+    await world.portal.post("settings", token="another token")
+    for _ in range(2):
+        with pytest.raises(SetupError):
+            await watch_portal(world.mirror)
+    await send_alerts(world.db, sender)
+    await world.portal.post("settings", token=None)
+    await watch_portal(world.mirror)
+    await send_alerts(world.db, sender)
+    assert receiver.told == [("alert.opened", "mirror_stopped", ""), ("alert.cleared", "mirror_stopped", "")]
+    assert receiver.messages[0]["details"] == {"reason": "status_401"}
+    await world.rows(
+        "update tallybook.sync_state set value = value || %s::jsonb where name = 'portal'",
+        json.dumps({"portal_id": 4711}),
+    )
+    with pytest.raises(SetupError):
+        await watch_portal(world.mirror)
+    (alert,) = (await show_sync_status(world.db))["alerts"]
+    assert (alert["kind"], alert["details"]) == ("mirror_stopped", {"reason": "another_portal"})

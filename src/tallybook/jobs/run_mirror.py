@@ -10,9 +10,9 @@ from tallybook.domain.errors import SetupError, TallybookError
 from tallybook.jobs.pauses import pause
 from tallybook.jobs.pull_changes import run_pull
 from tallybook.jobs.push_changes import run_push
-from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.learn_own_source import learn_own_source
 from tallybook.usecases.mirror import Mirror
+from tallybook.usecases.watch_portal import watch_portal
 
 _LOOK_EVERY_S = 60.0
 _LEARN_EVERY_S = 3600.0
@@ -26,7 +26,7 @@ async def run_mirror(mirror: Mirror, stop: asyncio.Event) -> None:
     Raises SetupError as soon as the two do not belong together, CrmBusy and CrmUnavailable when that cannot
     be found out at the start.
     """
-    await demand_same_portal(mirror)
+    await watch_portal(mirror)
     ours = asyncio.Event()
     problems: list[SetupError] = []
 
@@ -38,7 +38,7 @@ async def run_mirror(mirror: Mirror, stop: asyncio.Event) -> None:
         while not ours.is_set():
             await pause(ours, _LOOK_EVERY_S)
             try:
-                await demand_same_portal(mirror)
+                await watch_portal(mirror)
             except SetupError as error:
                 problems.append(error)
                 ours.set()

@@ -69,14 +69,15 @@ async def _send(db: Database, sender: AlertSender, alert: ClaimedAlert) -> bool:
 def message_of(alert: ClaimedAlert) -> dict[str, Any]:
     """What is sent: the same `id` for the same state, so that a repeat can be recognised."""
     since = _instant(alert.raised_at)
-    name = f"{alert.kind} ({alert.subject})" if alert.subject else alert.kind
+    subject = alert.subject if _HARMLESS.fullmatch(alert.subject) else ""
+    name = f"{alert.kind} ({subject})" if subject else alert.kind
     details = harmless(alert.details)
     told = ", ".join(f"{key} {value}" for key, value in details.items())
     message: dict[str, Any] = {
-        "id": f"{alert.kind}:{alert.subject}:{alert.raised_at.timestamp():.6f}:{alert.state}",
+        "id": f"{alert.kind}:{subject}:{alert.raised_at.timestamp():.6f}:{alert.state}",
         "event": f"alert.{alert.state}",
         "kind": alert.kind,
-        "subject": alert.subject,
+        "subject": subject,
         "since": since,
         "details": details,
         "text": f"Tallybook: {name} {'is over' if alert.cleared_at else f'since {since}'}"
