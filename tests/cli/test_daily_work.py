@@ -78,6 +78,20 @@ def test_a_contact_is_refreshed_by_merging(imported):
     assert balances(imported, "student:1599004")["cs_credits"] == had + 2
 
 
+def test_a_person_is_forgotten_only_when_somebody_means_it(imported):
+    """Asked first; afterwards no name is left, the numbers are, and the ledger still adds up."""
+    contact = imported.json("contact", "show", "student:1599004")["id"]
+    had = balances(imported, contact)
+    erase = ("contact", "erase", contact, "--reason", "asked for it")
+    imported(*erase, stdin="n\n", code=130)
+    assert imported.json("contact", "show", contact)["student_id"] == "1599004"
+    assert imported(*erase, "--yes").stdout == f"{contact} is forgotten.\n"
+    shown = imported.json("contact", "show", contact)
+    assert (shown["student_id"], shown["email"], balances(imported, contact)) == (None, None, had)
+    imported("contact", "show", "student:1599004", code=1)
+    assert imported("verify").stdout.endswith("Every number is right.\n")
+
+
 def test_a_session_is_created_booked_moved_and_cancelled(imported):
     """Paid booking, double click, move, preview and cancellation, with the credit back at the end."""
     first = imported.json("exam", "create", *EXAM, "--date", "2027-03-04", "--capacity", "2")["id"]

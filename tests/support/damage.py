@@ -57,6 +57,8 @@ DAMAGE = {
         update idempotency_keys set data = jsonb_set(data, '{id}', to_jsonb(gen_random_uuid()))""",
     "merges_are_followed": """
         update contacts set merged_into = :bystander where id = :contact""",
+    "erased_contacts_are_blank": """
+        update contacts set erased_at = clock_timestamp() where id = :contact""",
     "types_are_known": """
         update mock_types set pays_with = pays_with || '{gold}' where name = 'Mini-mock'""",
     "outbox_is_consistent": """

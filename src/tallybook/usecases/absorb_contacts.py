@@ -34,10 +34,3 @@ async def absorb_contacts(
         "absorb_contacts", {"contacts": msgspec.json.encode(answers).decode(), "reason": first_reason}
     )
     return {hubspot_id: Absorbed(contact_id, Outcome(outcome)) for hubspot_id, contact_id, outcome in rows}
-
-
-def stored(absorbed: dict[str, Absorbed]) -> dict[str, UUID]:
-    """Our ids of those that are stored, by HubSpot id."""
-    return {
-        hubspot_id: each.contact_id for hubspot_id, each in absorbed.items() if each.contact_id is not None
-    }

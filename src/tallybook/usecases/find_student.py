@@ -15,10 +15,15 @@ from tallybook.domain.contacts import Pair
 from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, StudentNotFound, TallybookError
 from tallybook.domain.mirror import MirroredType, Outcome
 from tallybook.hubspot.budget import CallKind
-from tallybook.hubspot.client import BATCH_SIZE, HubSpotClient
-from tallybook.hubspot.fields import RemoteContact, contact_properties, parse_contact
+from tallybook.hubspot.client import BATCH_SIZE, HISTORY_BATCH_SIZE, HubSpotClient
+from tallybook.hubspot.fields import (
+    RemoteContact,
+    contact_properties,
+    history_properties,
+    parse_contact,
+)
 from tallybook.postgres.pool import Database
-from tallybook.usecases.absorb_contacts import absorb_contacts, stored
+from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.ask_to_read import ask_to_read
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +40,7 @@ _ANSWER_WITHIN_S = 1.9
 _CALL_DEADLINE_S = 10.0
 _UNKNOWN_FOR_S = 15.0
 _MOST_UNKNOWN = 10_000
+_UNREAD = frozenset((Outcome.NEED_HISTORY, Outcome.AGAIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +199,7 @@ class _Gatherer:
                 self._asked.pop(key).set_result(found.get(key))
 
     async def _read(self, batch: Sequence[str]) -> dict[str, Found]:
-        records = await self._client.batch_read(
-            "contacts",
-            batch,
-            id_property=self._id_property,
-            properties=contact_properties(self._catalog),
-            kind=self._kind,
-            deadline_s=_CALL_DEADLINE_S,
-        )
-        contacts = [parse_contact(record, self._catalog) for record in records]
-        students = [contact for contact in contacts if contact.student_id is not None]
+        students = await self._ask(batch, id_property=self._id_property)
         kept = await self._store(students)
         return {
             key: Found(contact, stored=contact.hubspot_id in kept)
@@ -210,20 +207,46 @@ class _Gatherer:
             if (key := contact.hubspot_id if self._id_property is None else contact.email) is not None
         }
 
+    async def _ask(
+        self, keys: Sequence[str], *, id_property: str | None, with_history: bool = False
+    ) -> list[RemoteContact]:
+        records = await self._client.batch_read(
+            "contacts",
+            keys,
+            id_property=id_property,
+            properties=contact_properties(self._catalog),
+            with_history=history_properties(self._catalog) if with_history else (),
+            kind=self._kind,
+            deadline_s=_CALL_DEADLINE_S,
+        )
+        contacts = [parse_contact(record, self._catalog) for record in records]
+        return [contact for contact in contacts if contact.student_id is not None]
+
     async def _store(self, contacts: Sequence[RemoteContact]) -> frozenset[str]:
+        """The ids of those that are stored as HubSpot shows them, as far as it can be told."""
         if not contacts:
             return frozenset()
         try:
             absorbed = await absorb_contacts(self._db, contacts, first_reason="crm_link")
             unread = [key for key, each in absorbed.items() if each.outcome is Outcome.NEED_HISTORY]
-            if unread:
-                # What is stored is the answer; HubSpot's numbers follow once their histories have been read.
-                await ask_to_read(self._db, MirroredType.CONTACT, unread)
+            for start in range(0, len(unread), HISTORY_BATCH_SIZE):
+                # Own writes are unread: their histories tell, and people wait for the answer.
+                with_histories = await self._ask(
+                    unread[start : start + HISTORY_BATCH_SIZE], id_property=None, with_history=True
+                )
+                absorbed |= await absorb_contacts(self._db, with_histories, first_reason="crm_link")
+            late = [key for key, each in absorbed.items() if each.outcome in _UNREAD]
+            if late:
+                await ask_to_read(self._db, MirroredType.CONTACT, late)
         except Exception:  # noqa: BLE001 - whatever is wrong with our database, HubSpot's answer stands
             self._on_store_failure()
             _log.exception("miss_not_stored", contacts=len(contacts))
             return frozenset()
-        return frozenset(stored(absorbed))
+        return frozenset(
+            key
+            for key, each in absorbed.items()
+            if each.contact_id is not None and each.outcome not in _UNREAD
+        )
 
 
 def _for_students(error: Exception) -> TallybookError:

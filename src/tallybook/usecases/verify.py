@@ -26,6 +26,7 @@ INVARIANTS = (
     "booking_ids_are_well_formed",
     "keys_keep_their_answer",
     "merges_are_followed",
+    "erased_contacts_are_blank",
     "types_are_known",
     "outbox_is_consistent",
 )
