@@ -126,7 +126,8 @@ begin
     elsif p_contact.hubspot_id is null then
         -- Without numbers: HubSpot's are met first, then ours are written as any others.
         return row('create', tallybook.given_texts(
-            tallybook.contact_mirror(p_contact) || jsonb_build_object('tallybook_id', p_contact.id), p_skip))::tallybook.push_plan;
+            tallybook.contact_mirror(p_contact) || jsonb_build_object('tallybook_id', p_contact.id),
+            p_skip))::tallybook.push_plan;
     elsif p_contact.crm_unread or p_contact.crm_modified_at is null or exists (
             select from tallybook.credit_balances b
             join tallybook.credit_types t on t.name = b.credit_type
@@ -201,13 +202,15 @@ begin
         return row(case when p_booking.crm_unknown then 'upsert' else 'create' end, tallybook.given_texts(
             tallybook.booking_mirror(p_booking) || jsonb_build_object(
                 'name', nullif(btrim(concat_ws(' ', v_contact.firstname, v_contact.lastname)), ''),
-                'email', v_contact.email, 'student_id', v_contact.student_id, 'tallybook_id', p_booking.id), p_skip))::tallybook.push_plan;
+                'email', v_contact.email, 'student_id', v_contact.student_id, 'tallybook_id', p_booking.id),
+            p_skip))::tallybook.push_plan;
     end if;
     v_changes := tallybook.with_our_id(tallybook.changed_texts('booking', p_booking.id,
         tallybook.booking_mirror(p_booking), p_booking.crm_base, p_skip), p_booking.id, p_booking.crm_base);
     v_links := tallybook.booking_links(p_booking);
     return row(case when v_changes = '{}' and v_links.contact_hubspot_id is null
-                         and v_links.mock_exam_hubspot_id is null then 'drop' else 'update' end, v_changes)::tallybook.push_plan;
+                         and v_links.mock_exam_hubspot_id is null then 'drop' else 'update' end,
+        v_changes)::tallybook.push_plan;
 end
 $$;
 
@@ -243,6 +246,9 @@ begin
               and (o.leased_until is null or o.leased_until <= v_now)
           order by o.next_attempt_at limit p_limit) d;
     if v_waiting = 0 then
+        select extract(epoch from min(o.next_attempt_at) - v_now) into wait_s
+        from tallybook.outbox o
+        where o.object_type = p_lane and o.dead_at is null and o.next_attempt_at > v_now;
         return;
     elsif v_waiting < p_limit and v_oldest > v_now - make_interval(secs => p_linger_s::double precision) then
         wait_s := extract(epoch from v_oldest - v_now) + p_linger_s;
@@ -498,7 +504,8 @@ begin
             end if;
         end if;
         v_found := v_found || jsonb_build_object('id', (v_row.contact).id, 'version', v_row.version,
-            'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.contact).hubspot_id, 'properties', v_plan.properties);
+            'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.contact).hubspot_id,
+            'properties', v_plan.properties);
     end loop;
     return v_found;
 end
@@ -545,9 +552,9 @@ begin
 end
 $$;
 
--- The contacts were read back and absorbed. p_rows: [{id, version, hubspot_id, written}]; gives the ids of those settled:
--- what somebody else holds at this moment is for the caller to try again, and what has become another record meanwhile
--- is read again. `written`: HubSpot has our id now.
+-- The contacts were read back and absorbed. p_rows: [{id, version, hubspot_id, written}]; gives the ids of those
+-- settled: what somebody else holds at this moment is for the caller to try again, and what has become another record
+-- meanwhile is read again. `written`: HubSpot has our id now.
 create function tallybook.confirm_contacts(p_token uuid, p_rows jsonb, p_skip text[])
 returns uuid[]
 language plpgsql volatile
@@ -620,7 +627,8 @@ begin
             where e.id = (v_row.exam).id;
         end if;
         v_found := v_found || jsonb_build_object('id', (v_row.exam).id, 'version', v_row.version,
-            'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.exam).hubspot_id, 'properties', v_plan.properties);
+            'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.exam).hubspot_id,
+            'properties', v_plan.properties);
     end loop;
     return v_found;
 end
@@ -715,7 +723,8 @@ begin
                     || v_links.mock_exam_hubspot_id end
         where b.id = (v_row.booking).id;
         v_found := v_found || jsonb_build_object('id', (v_row.booking).id, 'version', v_row.version,
-            'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.booking).hubspot_id, 'properties', v_plan.properties,
+            'attempts', v_row.attempts, 'action', v_plan.action, 'hubspot_id', (v_row.booking).hubspot_id,
+            'properties', v_plan.properties,
             'contact_to', v_links.contact_hubspot_id, 'mock_exam_to', v_links.mock_exam_hubspot_id,
             'contact_from', (v_row.booking).crm_contact_hubspot_id,
             'mock_exams_from', array_remove(array_remove((v_row.booking).crm_tried_mock_exams

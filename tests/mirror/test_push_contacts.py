@@ -333,8 +333,6 @@ async def test_cron_brings_a_new_person_and_the_booking_over_in_one_run(world):
     exam = await world.exam(mirrored=False)
     booking = await book(world.db, contact, exam)
 
-    await push_until(world.mirror, max_s=30)
-    await world.due()
     result = await push_until(world.mirror, max_s=30)
 
     assert result.done

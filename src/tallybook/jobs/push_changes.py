@@ -12,6 +12,7 @@ import structlog
 from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, TallybookError
 from tallybook.domain.mirror import MirroredType
 from tallybook.jobs.lease import JobResult
+from tallybook.jobs.pauses import pause
 from tallybook.usecases.guard_mirror import demand_same_portal
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import Claim
@@ -20,6 +21,8 @@ from tallybook.usecases.push_changes import LANES, PushResult, claim_batch, push
 JOB = "push"
 _IN_FLIGHT = 2
 _POLL_S = 0.25
+_SHORTEST_WAIT_S = 0.005
+_SOON_S = 3.0
 _AFTER_ERROR_S = 2.0
 _SAME_PORTAL_S = 60.0
 # Longer than a call may take: what is on its way when everything stops is brought to its end.
@@ -48,8 +51,8 @@ async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
     counts: Counter[str] = Counter()
     while True:
         stop, portal = asyncio.Event(), _SamePortal(mirror, is_known=True)
-        rounds = [_Lane(mirror, lane, stop, portal, ends_at=ends_at) for lane in LANES]
-        results = await asyncio.gather(*(each.drain() for each in rounds))
+        rounds = [_Lane(mirror, lane, stop, portal) for lane in LANES]
+        results = await asyncio.gather(*(each.drain(ends_at=ends_at) for each in rounds))
         for found in results:
             counts.update(found)
         claimed = sum(found["claimed"] for found in results)
@@ -92,67 +95,75 @@ class _Lane:
         lane: MirroredType,
         stop: asyncio.Event,
         portal: _SamePortal,
-        *,
-        ends_at: float | None = None,
     ) -> None:
         self._mirror = mirror
         self._lane = lane
         self._stop = stop
         self._portal = portal
-        self._ends_at = ends_at
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._counts: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Until stopped."""
+        """Until stopped, whatever fails."""
         try:
             while not self._stop.is_set():
-                wait_s = await self._step(linger=True)
+                wait_s = await self._step_or_log()
                 if wait_s > 0:
-                    await self._pause(wait_s)
+                    await pause(self._stop, wait_s)
         finally:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_STOP_WITHIN_S)
             for task in self._tasks:
                 task.cancel()
 
-    async def drain(self) -> Counter[str]:
-        """Until nothing is due."""
-        while self._ends_at is None or time.monotonic() < self._ends_at:
-            if await self._step(linger=False) > 0:
+    async def drain(self, *, ends_at: float) -> Counter[str]:
+        """Until nothing is due, nor will be in a moment: a new contact's numbers follow its record."""
+        while time.monotonic() < ends_at:
+            wait_s = await self._step(linger=False)
+            if wait_s == 0:
+                continue
+            if self._tasks:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            elif wait_s is not None and wait_s < min(_SOON_S, ends_at - time.monotonic()):
+                await pause(self._stop, wait_s)
+            else:
                 break
         if self._tasks:
             await asyncio.gather(*self._tasks)
         return self._counts
 
-    async def _step(self, *, linger: bool) -> float:
-        """Sends one batch on its way; how long to wait where there is none."""
-        await self._room.acquire()
-        if self._stop.is_set():
-            self._room.release()
-            return 0.0
+    async def _step_or_log(self) -> float:
+        """One step; how long to wait before the next."""
         try:
-            await self._portal.demand()
-            got = await claim_batch(self._mirror, self._lane, linger=linger)
+            wait_s = await self._step(linger=True)
         except TallybookError as error:
-            self._room.release()
             _log.warning("push_failed", lane=self._lane.value, error=error.code, problem=error.message)
             return _AFTER_ERROR_S
         except Exception as error:  # noqa: BLE001 - nothing may stop a lane for good.
-            self._room.release()
             _log.error("push_failed", lane=self._lane.value, error=type(error).__name__, exc_info=error)
             return _AFTER_ERROR_S
-        except BaseException:
-            self._room.release()
-            raise
-        if isinstance(got, PushResult):
-            self._room.release()
-            return min(_POLL_S, max(0.005, got.wait_s)) if got.wait_s is not None else _POLL_S
-        task = asyncio.create_task(self._push(got))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return 0.0
+        return _POLL_S if wait_s is None else min(_POLL_S, wait_s)
+
+    async def _step(self, *, linger: bool) -> float | None:
+        """Sends one batch on its way: 0. Where there is none: when to ask again, if that is known."""
+        await self._room.acquire()
+        sent = False
+        try:
+            if self._stop.is_set():
+                return 0.0
+            await self._portal.demand()
+            got = await claim_batch(self._mirror, self._lane, linger=linger)
+            if isinstance(got, PushResult):
+                return None if got.wait_s is None else max(_SHORTEST_WAIT_S, got.wait_s)
+            task = asyncio.create_task(self._push(got))
+            sent = True
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return 0.0
+        finally:
+            if not sent:
+                self._room.release()
 
     async def _push(self, claimed: Claim) -> None:
         try:
@@ -174,10 +185,3 @@ class _Lane:
         )
         if result.paused is not None:
             _log.warning("lane_paused", lane=self._lane.value, reason=result.paused)
-
-    async def _pause(self, wait_s: float) -> None:
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._stop.wait()
-        except TimeoutError:
-            pass
