@@ -32,6 +32,8 @@ from tallybook.jobs import activate_exams, expire_holds
 from tallybook.jobs.lease import JobResult, report
 from tallybook.jobs.pull_changes import pull_until
 from tallybook.jobs.push_changes import push_until
+from tallybook.jobs.reconcile import JOB as RECONCILE
+from tallybook.jobs.reconcile import reconcile, reconcile_daily
 from tallybook.jobs.run_mirror import run_mirror
 from tallybook.jobs.send_alerts import JOB as SEND_ALERTS
 from tallybook.jobs.send_alerts import send_alerts
@@ -79,6 +81,8 @@ SEARCH_SHARES: Mapping[CallKind, float] = {**SHARES, CallKind.PULL: 0.5}
 
 _TELL_CALLS_EVERY_S = 5.0
 _RUN_S = 50.0
+# No address has this name: it is what the worker calls.
+_DAILY = "reconcile daily"
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -351,6 +355,7 @@ def create_application(parts: Parts) -> ASGIApp:
             refresh_contact=partial(_refresh_contact, parts),
             readiness=partial(_readiness, parts),
             cron_jobs=cron_jobs(parts),
+            reconcile=partial(_reconcile_now, parts),
             pool_figures=partial(_pool_figures, parts.db),
             crm_figures=lambda: parts.crm_calls.by_kind,
             watch_store_failures=parts.students.watch_store_failures,
@@ -438,7 +443,19 @@ def cron_jobs(parts: Parts) -> dict[str, CronJob]:
         "sync-supabase": guarded("sync-supabase", partial(pull_until, full=True)),
         "warm-contact-credits-cache": guarded("warm-contact-credits-cache", pull_until),
         "batch-sync-hubspot": guarded("batch-sync-hubspot", push_until),
+        RECONCILE: guarded(RECONCILE, reconcile),
+        _DAILY: guarded(RECONCILE, reconcile_daily),
     }
+
+
+async def _reconcile_now(parts: Parts, max_s: float, repair: bool) -> Mapping[str, object]:
+    """What staff ask for; it goes on with one that is under way."""
+
+    async def work() -> JobResult:
+        await watch_portal(parts.mirror)
+        return await reconcile(parts.mirror, max_s=max_s, repair=repair)
+
+    return await report(parts.db, RECONCILE, work)
 
 
 def worker_loops(parts: Parts) -> dict[str, Loop]:
@@ -451,10 +468,13 @@ def worker_loops(parts: Parts) -> dict[str, Loop]:
 def worker_jobs(parts: Parts) -> tuple[Periodic, ...]:
     """What comes round in a worker. Each is done by one worker at a time, whoever else is told to."""
     jobs = cron_jobs(parts)
+    has_hubspot = parts.settings.hs_private_app_token is not None
+    daily = (Periodic(RECONCILE, 300, partial(jobs[_DAILY], _RUN_S)),) if has_hubspot else ()
     alert = partial(send_alerts, parts.db, alert_sender(parts.settings), limits=alert_limits(parts.settings))
     return (
         Periodic(activate_exams.JOB, 60, partial(jobs[activate_exams.JOB], _RUN_S), at_the_minute=True),
         Periodic(expire_holds.JOB, 60, partial(jobs[expire_holds.JOB], _RUN_S)),
+        *daily,
         Periodic(SEND_ALERTS, 15, partial(report, parts.db, SEND_ALERTS, alert)),
     )
 

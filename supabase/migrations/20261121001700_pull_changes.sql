@@ -206,6 +206,112 @@ begin
 end
 $$;
 
+-- Asks for those of ours that HubSpot's list did not show between two ids (p_end NULL: and beyond): before one counts as
+-- deleted it is read by itself. Gives how many.
+create function tallybook.ask_unseen(p_object_type text, p_first numeric, p_end numeric, p_seen text[])
+returns integer
+language plpgsql volatile
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+    -- Ids of one length compare as texts as they do as numbers, and texts have an index; else all are looked at.
+    v_same_length boolean := coalesce(length(p_first::text) = length((p_end - 1)::text), false);
+    v_low text := case when v_same_length then p_first::text else '' end;
+    v_high text := case when v_same_length then (p_end - 1)::text else 'x' end;
+    v_unseen text[];
+begin
+    with ours as (
+        select c.hubspot_id, c.id from tallybook.contacts c
+        where p_object_type = 'contact' and c.merged_into is null and c.archived_at is null and c.erased_at is null
+            and c.hubspot_id between v_low and v_high
+        union all
+        select e.hubspot_id, e.id from tallybook.mock_exams e
+        where p_object_type = 'mock_exam' and e.archived_at is null and e.hubspot_id between v_low and v_high
+        union all
+        select b.hubspot_id, b.id from tallybook.bookings b
+        where p_object_type = 'booking' and b.hubspot_id between v_low and v_high
+    )
+    select array_agg(o.hubspot_id) into v_unseen from ours o
+    where o.hubspot_id::numeric >= p_first and (p_end is null or o.hubspot_id::numeric < p_end)
+        and o.hubspot_id <> all (p_seen) and not tallybook.is_deleted_there(p_object_type, o.id);
+    perform tallybook.ask_to_read(p_object_type, v_unseen, 0);
+    return coalesce(cardinality(v_unseen), 0);
+end
+$$;
+
+-- Bookings whose associations HubSpot no longer shows: what we knew of them no longer holds, so they are due again.
+-- p_links: [{hubspot_id, contacts: [id], mock_exams: [id]}], all that HubSpot has.
+create function tallybook.forget_lost_links(p_links jsonb)
+returns void
+language plpgsql volatile
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+    v_ids uuid[];
+begin
+    select array_agg(b.id order by b.id) into v_ids
+    from jsonb_array_elements(p_links) l
+    join tallybook.bookings b on b.hubspot_id = l ->> 'hubspot_id'
+    where not coalesce(l -> 'contacts' ? b.crm_contact_hubspot_id, true)
+        or not coalesce(l -> 'mock_exams' ? b.crm_mock_exam_hubspot_id, true);
+    if v_ids is null then
+        return;
+    end if;
+    perform from tallybook.bookings b where b.id = any (v_ids) order by b.id for no key update;
+    update tallybook.bookings b
+    set crm_contact_hubspot_id = case when l -> 'contacts' ? b.crm_contact_hubspot_id
+                                 then b.crm_contact_hubspot_id end,
+        crm_mock_exam_hubspot_id = case when l -> 'mock_exams' ? b.crm_mock_exam_hubspot_id
+                                   then b.crm_mock_exam_hubspot_id end
+    from jsonb_array_elements(p_links) l
+    where b.id = any (v_ids) and b.hubspot_id = l ->> 'hubspot_id';
+end
+$$;
+
+-- Looks through p_limit objects after p_after for something HubSpot has not been told and no outbox row says so; with
+-- p_repair they are queued. `last_id` NULL: that was the end.
+create function tallybook.queue_unpushed(
+    p_object_type text, p_after uuid, p_limit integer, p_repair boolean,
+    out last_id uuid, out looked_at integer, out unpushed integer
+)
+language plpgsql volatile
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+    v_ids uuid[];
+    v_unpushed uuid[];
+begin
+    select array_agg(o.id order by o.id) into v_ids from (
+        select c.id from tallybook.contacts c
+        where p_object_type = 'contact' and c.id > p_after and c.merged_into is null and c.erased_at is null
+        union all
+        select e.id from tallybook.mock_exams e where p_object_type = 'mock_exam' and e.id > p_after
+        union all
+        select b.id from tallybook.bookings b where p_object_type = 'booking' and b.id > p_after
+        order by 1 limit p_limit) o;
+    looked_at := coalesce(cardinality(v_ids), 0);
+    last_id := case when looked_at = p_limit then v_ids[p_limit] end;
+    select array_agg(p.id) into v_unpushed from (
+        select c.id, tallybook.contact_plan(c, '{}') as plan from tallybook.contacts c
+        where p_object_type = 'contact' and c.id = any (v_ids)
+        union all
+        select e.id, tallybook.mock_exam_plan(e, '{}') from tallybook.mock_exams e
+        where p_object_type = 'mock_exam' and e.id = any (v_ids)
+        union all
+        select b.id, tallybook.booking_plan(b, '{}') from tallybook.bookings b
+        where p_object_type = 'booking' and b.id = any (v_ids)) p
+    where (p.plan).action <> 'drop'
+        and not exists (select from tallybook.outbox o where o.object_type = p_object_type and o.object_id = p.id);
+    unpushed := coalesce(cardinality(v_unpushed), 0);
+    if p_repair and unpushed > 0 then
+        perform tallybook.note_changes(array_fill(p_object_type, array[unpushed]), v_unpushed);
+    end if;
+end
+$$;
+
 -- When the portal's day ends, for limits that count by it.
 create function tallybook.portal_midnight()
 returns timestamptz

@@ -54,6 +54,7 @@ WHO_MAY = {
         GET /api/admin/cron/activate-scheduled-exams
         GET /api/admin/cron/warm-contact-credits-cache
         GET /api/admin/cron/batch-sync-hubspot
+        GET /api/admin/cron/reconcile
         GET /api/admin/cron/expire-holds""",
     Access.HUBSPOT: "POST /api/webhooks/hubspot",
     Access.STRIPE: "POST /api/webhooks/stripe",

@@ -78,6 +78,7 @@ CRON = {
     "GET /api/admin/cron/sync-supabase": {},
     "GET /api/admin/cron/warm-contact-credits-cache": {},
     "GET /api/admin/cron/batch-sync-hubspot": {},
+    "GET /api/admin/cron/reconcile": {},
     "GET /api/admin/cron/expire-holds": {},
 }
 METRICS = {"GET /metrics": {}}

@@ -312,6 +312,7 @@ _CRON = tuple(
         ("warm-contact-credits-cache", "Read from HubSpot what has changed there"),
         ("batch-sync-hubspot", "Tell HubSpot what has changed here"),
         ("expire-holds", "Give back credits that were set aside and not used in time"),
+        ("reconcile", "Compare everything with HubSpot, and queue what it was not told"),
     )
 )
 

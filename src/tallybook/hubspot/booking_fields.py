@@ -222,16 +222,22 @@ def _location(text: str | None, catalog: Catalog) -> str | None:
         return text
 
 
-def _joined(
-    record: Record, properties: dict[str, str | None], problems: list[str]
-) -> tuple[str | None, str | None]:
-    """The HubSpot ids of contact and mock exam."""
+def linked_ids(record: Record) -> tuple[list[str], list[str]]:
+    """The HubSpot ids of the contacts and of the mock exams a booking is associated with."""
     contacts: list[str] = []
     mock_exams: list[str] = []
     # A custom type's associations come under its name, its qualified name or its id, as the portal likes:
     # what is not the contact is the mock exam, since nothing else is asked for.
     for name, found in (record.associations or {}).items():
         (contacts if name in ("contacts", "contact", "0-1") else mock_exams).extend(_ids(found))
+    return contacts, mock_exams
+
+
+def _joined(
+    record: Record, properties: dict[str, str | None], problems: list[str]
+) -> tuple[str | None, str | None]:
+    """The HubSpot ids of contact and mock exam."""
+    contacts, mock_exams = linked_ids(record)
     contact_id = _only("contact", contacts, properties.get("associated_contact_id"), problems)
     return contact_id, _only("mock exam", mock_exams, properties.get("associated_mock_exam"), problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -57,6 +58,8 @@ class HubSpotClient(DefinitionCalls, WriteCalls):
         self.connection = connection
         self._budget = budget
         self._observer = observer
+        self.calls: Counter[CallKind] = Counter()
+        """Calls sent so far, by kind."""
         host = urlsplit(connection.base_url).hostname or ""
         self._http = httpx.AsyncClient(
             base_url=connection.base_url,
@@ -325,6 +328,7 @@ class HubSpotClient(DefinitionCalls, WriteCalls):
     def _observe(
         self, response: httpx.Response | None, operation: str, kind: CallKind, *, search: bool, seconds: float
     ) -> None:
+        self.calls[kind] += 1
         if self._observer is None:
             return
         self._observer(

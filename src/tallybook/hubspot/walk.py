@@ -37,12 +37,15 @@ class WalkPage(msgspec.Struct, frozen=True):
     """Some records, and what is left once these are safe.
 
     `left` can be stored (it converts to JSON) and given back to go on from here; it is empty after the last
-    page. `total` is how many records there are, about, where it could be found out.
+    page. `total` is how many records there are, about, where it could be found out. Whatever exists from
+    `first_id` to below `end_id` (None: to the end) is among the records; nothing is said of an empty range.
     """
 
     records: tuple[Record, ...]
     left: tuple[RangeLeft, ...]
     total: int | None
+    first_id: int = 0
+    end_id: int | None = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +90,10 @@ class _Range:
                 self.next_id, int(self.after)
             )  # Where the cursor is the next id, it skips a void.
         self.done = self.after is None or (in_order and end is not None and self.next_id >= end)
+
+    def covered(self) -> tuple[int, int | None]:
+        """The ids that the page waiting to be given is complete for."""
+        return self.given_id, self.end_id if self.done else self.next_id
 
     def give(self) -> tuple[Record, ...]:
         """The records taken; from now on they are the receiver's."""
@@ -148,9 +155,11 @@ class _Walk:
                     await self._look_ahead(arrived[0])
                 self._start_calls()  # Before giving: the receiver's work and the next calls go on together.
                 for one in arrived:
+                    first_id, end_id = one.covered() if self._in_order else (0, 0)
                     records = one.give()
                     self._ranges = [item for item in self._ranges if not item.given_done]
-                    yield WalkPage(records, tuple(item.left() for item in self._ranges), self._total)
+                    rest = tuple(item.left() for item in self._ranges)
+                    yield WalkPage(records, rest, self._total, first_id, end_id)
         finally:
             for task in self._on_the_way:
                 task.cancel()
