@@ -40,7 +40,7 @@ async def writes(portal):
     return {name: count for name, count in calls.items() if name.split("_")[-1] in WRITING and count}
 
 
-WRITING = {"create", "update", "upsert", "archive", "delete", "merge", "write", "writes"}
+WRITING = {"create", "update", "upsert", "archive", "delete", "merge"}
 
 
 async def test_where_nothing_differs_nothing_is_written_and_the_calls_are_counted(both, portal, inbox, owner):
