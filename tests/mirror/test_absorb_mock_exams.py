@@ -42,6 +42,15 @@ async def exam(db, hubspot_id):
     return Row(await ours(db, "mock_exams", hubspot_id))
 
 
+async def is_waiting(db, task):
+    """Whether somebody waits for a lock, once that is so; not when the task ends without."""
+    for _ in range(500):
+        if task.done() or await query(db, "select pid from pg_locks where not granted"):
+            return not task.done()
+        await asyncio.sleep(0.01)
+    return False
+
+
 async def resolve(db, choice, *, value=None, kind=None):
     """Decides the only open conflict, or the one of this kind; the refusal or None."""
     rows = await query(
@@ -85,7 +94,7 @@ async def test_an_unchanged_session_costs_one_note_of_the_comparison(mirror, rem
     assert after.synced_at > before.synced_at
     before.synced_at = after.synced_at
     assert vars(before) == vars(after)
-    assert await query(db, "select from tallybook.audit_log where action <> 'mock_exam.met'") == []
+    assert await query(db, "select true from tallybook.audit_log where action <> 'mock_exam.met'") == []
     assert await query(db, "select xmin::text from tallybook.mock_exams") != [version]
 
 
@@ -443,3 +452,27 @@ async def test_one_bad_record_harms_no_other(mirror, remote, db):
 
     assert (done.read, done.absorbed, list(done.errors)) == (20, 19, [made[7]])
     assert await query(db, "select count(*) from tallybook.mock_exams") == [(19,)]
+
+
+async def test_a_move_waits_for_its_students_before_it_takes_the_session(
+    mirror, remote, db, connect, database_uri
+):
+    """While one of them is busy, others still get seats in that session: contacts are locked before it."""
+    hubspot_id, found = await pulled_exam(mirror, remote)
+    busy, other = await make_contacts(db, 2, credits={"sj_credits": 1})
+    await book(db, busy, found)
+    on = datetime.fromisoformat(found.exam_on).date() + timedelta(days=1)
+    await remote.schedule(hubspot_id, on=on, start=(9, 0), end=(12, 0))
+    elsewhere = await connect(database_uri)
+    await elsewhere.execute("begin")
+    await elsewhere.execute("select true from tallybook.contacts where id = %s for no key update", (busy.id,))
+
+    moving = asyncio.create_task(pull(mirror, hubspot_id))
+    assert await is_waiting(db, moving)
+    await book(db, other, found)
+    assert not moving.done()
+    await elsewhere.execute("commit")
+    await moving
+
+    rows = await query(db, "select exam_on from tallybook.bookings")
+    assert rows == [(on,), (on,)]

@@ -123,7 +123,8 @@ async def contact_of(db, hubspot_id):
 
 
 async def query(db, text, *params):
-    """The rows of any statement."""
+    """The rows of any statement; of one that asks for no column, psycopg gives none."""
+    assert "select from" not in text
     async with db.connection() as connection:
         cursor = await connection.execute(text, params)
         return await cursor.fetchall() if cursor.description else []
