@@ -356,7 +356,9 @@ begin
         select * from tallybook.bookings b where b.contact_id = any (p_contact_ids) order by b.id for no key update
     loop
         v_text := v_booking.mock_type || '-' || left(v_booking.contact_id::text, 8)
-            || substring(v_booking.booking_id from '-[A-Z][a-z]+ [0-9]{1,2}, [0-9]{4}');
+            -- An imported text may be of any shape.
+            || coalesce(substring(v_booking.booking_id from '-[A-Z][a-z]+ [0-9]{1,2}, [0-9]{4}'),
+                        to_char(v_booking.exam_on, '-FMMonth FMDD, YYYY'));
         v_taken := 1;
         while exists (select from tallybook.bookings o where o.id <> v_booking.id and o.booking_id =
                 (v_text || case when v_taken > 1 then ' (' || v_taken || ')' else '' end) collate "C") loop

@@ -7,10 +7,12 @@ import pytest
 from support.factories import balances, book, cancel
 from support.remote_sessions import RemoteSide, conflicts, contact_of, ours, query, waiting
 from tallybook.domain.errors import ExamFull
+from tallybook.hubspot.budget import CallKind
 from tallybook.usecases.import_bookings import import_bookings
 from tallybook.usecases.import_contacts import import_contacts
 from tallybook.usecases.import_mock_exams import import_mock_exams
 from tallybook.usecases.import_portal import import_portal
+from tallybook.usecases.pull_bookings import pull_bookings
 
 
 @pytest.fixture
@@ -332,3 +334,23 @@ async def test_what_is_booked_by_hand_after_the_import_began_is_no_import(mirror
     seat = await ours(db, "bookings", booking)
     assert (seat["token_used"], seat["booked_by"]) == ("Admin Override", "hubspot:integration")
     assert await query(db, "select true from tallybook.credit_entries where booking_id is not null") == []
+
+
+async def test_a_person_is_forgotten_whatever_the_text_of_an_imported_booking(mirror, remote, db):
+    """Old codes follow no rule; the text that stays is by ours."""
+    student, exam = await remote.contact(), await remote.exam()
+    booking = await remote.booking(student, exam, booking_id="BK-1234567-ada")
+    await import_all(mirror)
+    contact = await contact_of(db, student)
+
+    ((refusal,),) = await query(
+        db, "select (tallybook.erase_contact(%s, 'asked for', 'staff:1')).refusal", contact.id
+    )
+
+    seat = await ours(db, "bookings", booking)
+    assert refusal is None
+    assert seat["booking_id"].startswith(f"Situational Judgment-{contact.id[:8]}-")
+    await remote.edit(remote.bookings, booking, attending_location="Calgary")
+    await pull_bookings(mirror, [booking], kind=CallKind.PULL)
+    rows = await query(db, "select to_jsonb(c)::text from tallybook.sync_conflicts c")
+    assert not [row for (row,) in rows if "ada" in row]
