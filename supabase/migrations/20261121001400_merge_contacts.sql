@@ -218,8 +218,9 @@ begin
         where e.rank <= i and e.entry ->> 'number' is not null
             and not ((e.entry ->> 'empty')::boolean and p_base <> 0)
         order by e.rank desc limit 1;
-        -- Nothing readable yet: HubSpot keeps at least twenty entries, so fewer are all there ever were.
-        if v_number = p_base or (v_number is null and (p_unset or p_since is null)
+        -- Nothing readable yet is 0. HubSpot keeps at least twenty entries, so fewer are all there ever were, also
+        -- where whoever set the base did not say that it is 0 for want of a number.
+        if v_number = p_base or (v_number is null and (p_unset or p_base = 0)
                                  and (i > 0 or jsonb_array_length(p_entries) < 20)) then
             return i;
         end if;

@@ -265,7 +265,7 @@ begin
             null, '{}', false)
         from (select string_agg(o.credit_type || ' ' || o.balance, ', ' order by o.credit_type) as credits
               from tallybook.credit_balances o where o.contact_id = v_contact.id and o.balance > 0) b,
-             (select nullif(count(*), 0) || ' live bookings' as bookings
+             (select 'live bookings ' || nullif(count(*), 0) as bookings
               from tallybook.bookings o where o.contact_id = v_contact.id and o.status = 'Active') n
         where b.credits is not null or n.bookings is not null;
     end loop;

@@ -1,11 +1,13 @@
 """People who become one record in HubSpot, leave it, or have to be forgotten, as the simulator plays it."""
 
+import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
 from support.factories import Contact, balances, book, cancel, grant, make_mock_exam
-from tallybook.domain.errors import ContactNotFound
+from tallybook.domain.errors import ContactNotFound, TallybookError
 from tallybook.hubspot.budget import CallKind
 from tallybook.usecases.erase_contact import erase_contact
 from tallybook.usecases.grant_credits import find_contact
@@ -259,6 +261,50 @@ async def test_a_deleted_contact_with_credits_is_a_persons_decision(people, db):
         "select tallybook.dirty_balances(%s), tallybook.dirty_texts(%s)", ada.id, ada.id
     )
     assert (numbers, texts["student_id"]) == ({"sj_credits": 3}, "ADA1")
+
+
+async def test_a_deleted_contact_keeps_the_seat_until_a_person_decides(people, db):
+    """The booking of somebody who is gone from HubSpot stays as it is; dismissing changes nothing."""
+    ada = await people.meet("ada", sj_credits="1")
+    booking = await book(db, ada, await make_mock_exam(db))
+    await people.edit(ada, properties={}, erase=True)
+    await people.pull(ada.hubspot_id)
+    assert await people.conflicts(ada) == [("deleted", "live bookings 1", None)]
+    await people.resolve(ada, Choice.DISMISS)
+    assert await people.fetch("select status from tallybook.bookings where id = %s", booking["id"]) == [
+        ("Active",)
+    ]
+    assert await people.conflicts(ada) == []
+
+
+async def test_a_merge_while_both_book_and_cancel_loses_nothing(people, db):
+    """Eight pairs become one while all sixteen book and cancel: credits and seats add up afterwards."""
+    exams = [await make_mock_exam(db, days=5 + n, capacity=40) for n in range(3)]
+    pairs = [
+        (await people.meet(f"p{n}", sj_credits="5"), await people.meet(f"o{n}", sj_credits="5"))
+        for n in range(8)
+    ]
+
+    async def busy(contact):
+        for exam in exams:
+            with suppress(TallybookError):
+                booking = await book(db, contact, exam)
+                if exam is exams[0]:
+                    await cancel(db, contact, booking)
+
+    async def become_one(primary, other):
+        await people.pull(await people.merge(primary, other))
+
+    await asyncio.gather(
+        *(busy(each) for pair in pairs for each in pair), *(become_one(*each) for each in pairs)
+    )
+    for primary, other in pairs:
+        ((live,),) = await people.fetch(
+            "select count(*) from tallybook.bookings where contact_id = %s and status <> 'Cancelled'",
+            primary.id,
+        )
+        assert (await balances(db, primary))["sj_credits"] == 10 - live
+        assert await find_contact(db, str(other.id)) == primary.id
 
 
 async def test_a_person_deleted_for_privacy_is_forgotten_here_too(people, db, owner):
