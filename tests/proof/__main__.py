@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from e2e.service import Simulator
+from proof.people import CHANCES
 from proof.play import Plan, play
 from proof.report import print_result, save_evidence
 from proof.stage import CommandFailed, OwnPostgres, Stage
@@ -41,6 +42,8 @@ def parse(arguments):
         "--away", type=float, default=0.0, metavar="S", help="HubSpot gone for so long under load"
     )
     parser.add_argument("--settle", type=float, default=600.0, metavar="S", help="how long settling may take")
+    parser.add_argument("--only", nargs="+", choices=tuple(CHANCES), default=tuple(CHANCES), metavar="EDIT",
+                        help=f"these kinds of edits only, of: {', '.join(CHANCES)}")  # fmt: skip
     parser.add_argument("--keep", type=Path, help="a folder for logs and the list of all edits")
     return parser.parse_args(arguments)
 
@@ -58,9 +61,12 @@ def plan_of(given):
         fault_every_s=0.0 if calm else given.faults_every,
         kill_worker_every_s=0.0 if calm else given.kills_every,
         kill_server_every_s=0.0 if calm else given.kills_every * 4,
+        lose_leases_every_s=0.0 if calm else given.kills_every * 2,
+        cron_every_s=0.0 if calm else 15.0,
         kill_postgres_after=() if calm or not given.kills_every else (given.edits / given.rate / 3,),
         away_s=given.away,
         settle_s=given.settle,
+        only=tuple(given.only),
     )
 
 

@@ -104,6 +104,8 @@ class Audit:
         await self._compare_texts()
         for where, kind, name, error in await self.stage.run(_DEAD):
             self.find(f"a dead letter in the {where}: {kind} {name}: {error}")
+        for said in self.stage.died:
+            self.find(f"a worker that nobody killed {said}")
         for each in self.conflicts:
             if each.kind == "gap":
                 self.find(f"HubSpot kept too little history: {each}", contact=each.hubspot_id)

@@ -13,7 +13,7 @@ from proof.portal import Changed, Portal
 from proof.stage import Stage, new_key
 from proof.truth import CREDITS, MARGIN, PAYS, TOKENS, Promised, Student, Truth, last_number, readable
 
-NO_NUMBERS = ("", "12abc", "-4", "2.5", "1099511627776", "five", "--")
+NO_NUMBERS = ("12abc", "-4", "2.5", "1099511627776", "five", "--")
 # What is done how often. Most are numbers: they are what nobody else merges.
 CHANCES = {
     "type_a_number": 42,
@@ -21,6 +21,8 @@ CHANCES = {
     "type_no_number": 4,
     "type_a_name": 5,
     "type_a_date": 2,
+    "type_an_address": 1,
+    "archive_for_a_while": 1,
     "type_a_status": 4,
     "type_active_again": 1,
     "type_in_a_session": 3,
@@ -48,6 +50,7 @@ class People:
     exams: dict[str, str]
     rng: random.Random
     aim: float = 0.5
+    only: tuple[str, ...] = tuple(CHANCES)
     _hot: list[str] = field(default_factory=list)
     _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -56,7 +59,7 @@ class People:
 
     async def edit(self):
         """One random edit of one random person."""
-        (name,) = self.rng.choices(list(CHANCES), list(CHANCES.values()))
+        (name,) = self.rng.choices(self.only, [CHANCES[each] for each in self.only])
         await getattr(self, name)()
 
     # -- whom to choose ----------------------------------------------------------------------------
@@ -117,7 +120,9 @@ class People:
 
     async def type_no_number(self):
         student = self.somebody()
-        await self._type_numbers(student, [self.rng.choice(CREDITS)], lambda *_: self.rng.choice(NO_NUMBERS))
+        # Emptied where zero was is zero, which only a steady student's numbers never are.
+        texts = NO_NUMBERS if student.tight else (*NO_NUMBERS, "", "")
+        await self._type_numbers(student, [self.rng.choice(CREDITS)], lambda *_: self.rng.choice(texts))
 
     async def _type_numbers(self, student, types, wanted):
         async with self._locks[student.hubspot_id]:
@@ -152,6 +157,32 @@ class People:
     async def type_a_date(self):
         student = self.somebody()
         await self._type_text("contact", student.hubspot_id, "ndecc_exam_date", self._a_date())
+
+    async def type_an_address(self):
+        """Who they are changes while they book: from now on they say the new pair."""
+        student = self.somebody()
+        number = self.rng.randrange(10**9)
+        changed = {"email": f"new{number}@example.com", "student_id": f"N{number}"}
+        async with self._locks[student.hubspot_id]:
+            record = await self.portal.record("contact", student.hubspot_id)
+            shown = {name: record["properties"].get(name) for name in changed}
+            try:
+                await self.portal.type("contact", student.hubspot_id, changed, expect=shown)
+            except Changed:
+                return
+            student.email, student.student_id = changed["email"], changed["student_id"]
+            for name, value in changed.items():
+                self.truth.texts["contact", student.hubspot_id, name].append(value)
+            self.truth.note("type an address", student, **changed)
+
+    async def archive_for_a_while(self):
+        """Gone from HubSpot for some seconds and back: nothing of theirs changes."""
+        student = self.somebody()
+        async with self._locks[student.hubspot_id]:
+            await self.portal.archive(student.hubspot_id, archived=True)
+            await asyncio.sleep(self.rng.uniform(0.5, 8))
+            await self.portal.archive(student.hubspot_id, archived=False)
+            self.truth.note("archive and restore", student)
 
     async def type_in_a_session(self):
         known = [each for each in self.exams if each.isdigit()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from proof.audit import Audit
-from proof.people import People
+from proof.people import CHANCES, People
 from proof.portal import Portal
 from proof.settle import NeverSettled, settled
 from proof.stage import CLIENT_SECRET
@@ -32,6 +32,7 @@ class Plan:
     per_s: float = 25.0
     aim: float = 0.5
     tight: float = 0.15
+    only: tuple[str, ...] = tuple(CHANCES)
     latency_ms: int = 250
     search_lag_s: float = 2.0
     history_lag_ms: int = 100
@@ -40,6 +41,8 @@ class Plan:
     fault_every_s: float = 1.0
     kill_worker_every_s: float = 12.0
     kill_server_every_s: float = 45.0
+    lose_leases_every_s: float = 20.0
+    cron_every_s: float = 15.0
     kill_postgres_after: tuple[float, ...] = ()
     away_s: float = 0.0
     settle_s: float = 600.0
@@ -102,7 +105,7 @@ def sessions_made_here(plan):
             f"--date={today + timedelta(days=60 + number)}",
             *("--start=09:00", "--end=11:00", "--location=Online", "--capacity=25", "--address=2 Side St"),
         )
-        for number, kind in enumerate(KINDS[: plan.sessions // 4])
+        for number, kind in enumerate((KINDS * 2)[: plan.sessions // 5])
     ]
 
 
@@ -149,7 +152,7 @@ async def play(stage, plan, *, say=lambda _: None, log=None):
             duplicate=plan.duplicate,
             shuffle=True,
         )
-        people = People(stage, portal, truth, students, exams, random.Random(plan.seed), plan.aim)
+        people = People(stage, portal, truth, students, exams, random.Random(plan.seed), plan.aim, plan.only)
         trouble = Trouble(
             stage,
             portal,
@@ -157,6 +160,8 @@ async def play(stage, plan, *, say=lambda _: None, log=None):
             fault_every_s=plan.fault_every_s,
             kill_worker_every_s=plan.kill_worker_every_s,
             kill_server_every_s=plan.kill_server_every_s,
+            lose_leases_every_s=plan.lose_leases_every_s,
+            cron_every_s=plan.cron_every_s,
             kill_postgres_after=plan.kill_postgres_after,
         )
         began = time.monotonic()
@@ -166,6 +171,8 @@ async def play(stage, plan, *, say=lambda _: None, log=None):
         await portal.mend()
         found = Audit(stage, portal, truth, students)
         began = time.monotonic()
+        # Those of workers killed just now; the minute need not be waited for.
+        await stage.end_leases()
         try:
             await settled(stage, portal, within_s=plan.settle_s, say=say)
         except NeverSettled as stuck:

@@ -46,6 +46,11 @@ class Portal:
         answer.raise_for_status()
         return answer.json()
 
+    async def archive(self, hubspot_id, *, archived):
+        """A person throws a contact away, or takes it back."""
+        body = {"object_type": "contacts", "id": hubspot_id, "archived": archived}
+        (await self.http.post("/_simulator/edits", json=body)).raise_for_status()
+
     async def create(self, kind, properties):
         """A person makes a record."""
         body = {"object_type": TYPES[kind], "properties": properties}

@@ -24,6 +24,15 @@ CLIENT_SECRET = "the client secret of the app in the portal"
 KEY_ID, KEY_SECRET = "proof", "s" * 32
 SCOPES = ["students", "credits"]
 _READY_WITHIN_S = 60.0
+# Time passes for whoever held a lease: only the clock is moved, as if the minute were over.
+_LEASES_END = (
+    "update tallybook.outbox set leased_until = clock_timestamp() where leased_until is not null",
+    (
+        "update tallybook.inbox set leased_until = clock_timestamp(), next_attempt_at = clock_timestamp()"
+        " where leased_until is not null"
+    ),
+    "update tallybook.job_runs set leased_until = clock_timestamp() where leased_until is not null",
+)
 
 
 class CommandFailed(Exception):
@@ -44,6 +53,7 @@ class Stage:
     server: Program | None = None
     workers: list[Program] = field(default_factory=list)
     killed: dict[str, int] = field(default_factory=dict)
+    died: list[str] = field(default_factory=list)
     _http: httpx.AsyncClient | None = None
 
     @property
@@ -63,7 +73,7 @@ class Stage:
         }
         return environment_of(self.uri, self.simulator, **(ours | self.settings))
 
-    async def begin(self, *, sessions=()):
+    async def begin(self, *, sessions=(), server=True):
         """Properties made, everything imported, `sessions` created here; server and workers run."""
         self.serve_port = self.serve_port or free_port()
         await self.command("doctor", "--fix", "--yes", accept=(0, 1))
@@ -71,7 +81,8 @@ class Stage:
         for options in sessions:
             await self.command("exam", "create", *options)
         await self._store_key()
-        await self.start_server()
+        if server:
+            await self.start_server()
         for _ in range(self.workers_wanted):
             self.start_worker()
 
@@ -152,11 +163,14 @@ class Stage:
         await self.postgres.start_again()
 
     def revive(self):
-        """Workers that ended by themselves (the database was away when they started) are replaced."""
+        """Replaces workers that ended by themselves; remembers all but those that found no database."""
         dead = [each for each in self.workers if each.process.poll() is not None]
         for each in dead:
             self.workers.remove(each)
             each.stop()
+            said = each.text()
+            if "DATABASE_UNAVAILABLE" not in said and "cannot be reached" not in said:
+                self.died.append(f"ended with {each.process.returncode}: {said[-1500:]}")
             self.start_worker()
         return len(dead)
 
@@ -185,6 +199,11 @@ class Stage:
     async def json(self, *arguments, accept=(0,)):
         """What a command prints with `--json`."""
         return json.loads(await self.command(*arguments, "--json", accept=accept))
+
+    async def end_leases(self):
+        """As if a minute had passed for everybody who holds a lease."""
+        for statement in _LEASES_END:
+            await self.run(statement)
 
     # -- the database, past everything -------------------------------------------------------------
 

@@ -3,12 +3,17 @@
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import httpx
+
+from e2e.service import CRON_SECRET
 from proof.portal import Portal
 from proof.stage import Stage
 
 WRITES = "/crm/.*/(batch/(create|update|upsert)|associations.*|associate.*)$"
+CRON = ("sync-supabase", "batch-sync-hubspot", "reconcile", "warm-contact-credits-cache")
 READS = "/crm/.*/(batch/read|search)$|/crm/objects/[^/]+/[^/]+$"
 # The client gives up after 15 seconds; a lease ends after 60.
 FAULTS = {
@@ -40,6 +45,8 @@ class Trouble:
     fault_every_s: float = 1.0
     kill_worker_every_s: float = 12.0
     kill_server_every_s: float = 45.0
+    lose_leases_every_s: float = 20.0
+    cron_every_s: float = 15.0
     kill_postgres_after: tuple[float, ...] = ()
     names: tuple[str, ...] = tuple(FAULTS)
     done: Counter = field(default_factory=Counter)
@@ -50,6 +57,8 @@ class Trouble:
             group.create_task(self._again(self.fault_every_s, self._fault))
             group.create_task(self._again(self.kill_worker_every_s, self._kill_worker))
             group.create_task(self._again(self.kill_server_every_s, self._kill_server))
+            group.create_task(self._again(self.lose_leases_every_s, self._lose_leases))
+            group.create_task(self._again(self.cron_every_s, self._call_cron))
             group.create_task(self._kill_postgres())
             group.create_task(self._revive())
 
@@ -63,6 +72,20 @@ class Trouble:
             name = self.rng.choice(self.names)
             await self.portal.door("faults", **FAULTS[name], times=self.rng.choice((1, 1, 2)))
             self.done[name] += 1
+
+    async def _call_cron(self):
+        """A scheduler that nobody told of the workers: the same work beside them."""
+        name = self.rng.choice(CRON)
+        with suppress(httpx.TransportError):
+            answer = await self.stage.http.get(
+                f"/api/admin/cron/{name}?max_s=5", headers={"authorization": f"Bearer {CRON_SECRET}"}
+            )
+            self.done[f"cron {name} {answer.status_code}"] += 1
+
+    async def _lose_leases(self):
+        """As if whoever holds them had been stopped for a minute: they go on, and others begin."""
+        await self.stage.end_leases()
+        self.done["leases lost"] += 1
 
     async def _kill_worker(self):
         if self.stage.workers:

@@ -24,7 +24,7 @@ PAYS = {
 MARGIN = 12
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Student:
     """A contact of the portal. The balances of a `tight` one may run out under an edit."""
 

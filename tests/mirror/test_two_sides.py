@@ -1,0 +1,129 @@
+"""Both sides edit while everything goes wrong: all edits arrive on both sides; broken merges are caught."""
+
+from itertools import count
+
+import pytest
+
+from e2e.service import Simulator
+from proof.play import Plan, play
+from proof.quiet import quiet_stage
+from proof.settle import NeverSettled
+from proof.stage import Stage
+
+_numbers = count()
+
+
+async def test_random_edits_on_both_sides_under_faults_and_kills_all_arrive_once(postgres_server, tmp_path):
+    """Some hundred edits, a good part of them between our reading and our writing; no number is wrong."""
+    plan = Plan(
+        edits=300,
+        contacts=12,
+        sessions=8,
+        seed=7,
+        per_s=20,
+        aim=0.7,
+        latency_ms=200,
+        search_lag_s=1.0,
+        fault_every_s=2.0,
+        kill_worker_every_s=5.0,
+        kill_server_every_s=8.0,
+        lose_leases_every_s=5.0,
+        settle_s=120.0,
+    )
+    name = await postgres_server.create_database()
+    simulator = Simulator(tmp_path, "--contacts", str(plan.contacts))
+    stage = None
+    try:
+        await simulator.ready()
+        stage = Stage(tmp_path, postgres_server.uri(name), simulator)
+        result = await play(stage, plan, say=print)
+        await stage.command("verify")
+        await stage.command("verify", "--mirror")
+    finally:
+        if stage is not None:
+            await stage.close()
+        await simulator.close()
+        await postgres_server.drop_database(name)
+    print(f"{result.truth.edits} edits, race rate {result.truth.race_rate():.0%}, {dict(result.trouble)}")
+    assert not result.audit.wrong, "\n".join(result.audit.wrong)
+    assert result.truth.race_rate() > 0.1
+    assert result.trouble["worker killed"] > 0
+
+
+# -- single races, and what they are worth: merges that are broken on purpose fail them -----------------
+
+
+@pytest.fixture(scope="module")
+async def slow(postgres_server, tmp_path_factory):
+    """One worker, and a HubSpot where what it is told takes effect 400 ms later."""
+    async with quiet_stage(postgres_server, tmp_path_factory.mktemp("slow"), workers=1) as stage:
+        await stage.portal.door("settings", latency_ms=800)
+        yield stage
+
+
+async def race(stage, typed, *, within_s=60.0):
+    """Ten credits on both sides, two are granted; `typed` comes after the claim and before the write.
+
+    Gives what both sides end with, None when they never agree.
+    """
+    contact_id, hubspot_id = await stage.contact(next(_numbers))
+    shown = await stage.shown(hubspot_id, "sj_credits")
+    await stage.portal.type("contact", hubspot_id, {"sj_credits": "10"}, expect={"sj_credits": shown})
+    await stage.settle()
+    await stage.grant(contact_id, "sj_credits", 2)
+    await stage.until("select 1 from tallybook.contacts where id = %s and crm_unread", contact_id)
+    await stage.portal.type("contact", hubspot_id, {"sj_credits": typed}, expect={"sj_credits": "10"})
+    await stage.until_there("contact", hubspot_id, "sj_credits", "12")
+    try:
+        await stage.settle(within_s)
+    except NeverSettled:
+        return None
+    balance = await stage.balance(contact_id, "sj_credits")
+    assert await stage.shown(hubspot_id, "sj_credits") == str(balance)
+    return balance
+
+
+async def test_an_edit_between_our_reading_and_our_writing_is_kept(slow):
+    """10 + 2 granted + 3 typed, although our 12 was written over the 13."""
+    assert await race(slow, "13") == 15
+
+
+async def test_a_person_who_types_the_very_number_we_push_has_added_it(slow):
+    """10 + 2 granted + 2 typed: two twelves, and only one of them is ours."""
+    assert await race(slow, "12") == 14
+
+
+async def replaced(stage, function, old, new):
+    """A deciding function with some words exchanged; gives its former text."""
+    ((text,),) = await stage.run(f"select pg_get_functiondef('tallybook.{function}'::regproc)")
+    assert text.count(old) == 1, f"{function} does not say {old!r} once"
+    await stage.run(text.replace(old, new).replace("%", "%%"))
+    return text
+
+
+async def test_control_with_the_history_off_an_edit_is_lost(slow):
+    """Negative control: the plain difference takes each of our own writes for an edit, and so on and on."""
+    former = await replaced(
+        slow,
+        "classify_answers",
+        "case when r -> 'history' is null then 'need_history'",
+        "case when true then 'exact'",
+    )
+    try:
+        assert await race(slow, "13", within_s=15) != 15
+    finally:
+        await slow.run(former.replace("%", "%%"))
+
+
+async def test_control_with_own_writes_known_by_their_value_an_edit_is_lost(slow):
+    """Negative control: whoever types our number is taken for us."""
+    former = await replaced(
+        slow,
+        "absorb_history",
+        "if not (v_entry ->> 'own')::boolean and",
+        "if (v_entry ->> 'number')::integer <> v_type.balance and",
+    )
+    try:
+        assert await race(slow, "12") != 14
+    finally:
+        await slow.run(former.replace("%", "%%"))
