@@ -1,5 +1,6 @@
 """Importing mock exams and bookings: taken as they are, refundable, and nothing happens the second time."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +9,13 @@ from support.factories import balances, book, cancel
 from support.remote_sessions import RemoteSide, conflicts, contact_of, ours, query, waiting
 from tallybook.domain.errors import ExamFull
 from tallybook.hubspot.budget import CallKind
+from tallybook.postgres.pool import Database
 from tallybook.usecases.import_bookings import import_bookings
 from tallybook.usecases.import_contacts import import_contacts
 from tallybook.usecases.import_mock_exams import import_mock_exams
 from tallybook.usecases.import_portal import import_portal
 from tallybook.usecases.pull_bookings import pull_bookings
+from tallybook.usecases.pull_mock_exams import pull_mock_exams
 
 
 @pytest.fixture
@@ -354,3 +357,28 @@ async def test_a_person_is_forgotten_whatever_the_text_of_an_imported_booking(mi
     await pull_bookings(mirror, [booking], kind=CallKind.PULL)
     rows = await query(db, "select to_jsonb(c)::text from tallybook.sync_conflicts c")
     assert not [row for (row,) in rows if "ada" in row]
+
+
+async def test_the_applications_role_has_every_right_this_needs(mirror, remote, superuser_uri):
+    """Importing, moving a session, refusing a capacity, obeying commands: as the application connects."""
+    joint = "&" if "?" in superuser_uri else "?"
+    limited = Database(f"{superuser_uri}{joint}options=-c%20role%3Dtallybook_app")
+    try:
+        application = replace(mirror, db=limited)
+        student, exam = await remote.contact(sj_credits=1), await remote.exam()
+        discussion = await remote.exam(mock_type="Mock Discussion", days=9, requires=[exam])
+        booking = await remote.booking(student, exam)
+        await import_portal(application)
+        await remote.edit(remote.exams, exam, capacity="0", exam_date="2027-03-01")
+        await pull_mock_exams(application, [exam, discussion], kind=CallKind.PULL)
+        for status in ("Cancelled", "Active", "Completed"):
+            await remote.edit(remote.bookings, booking, is_active=status)
+            await pull_bookings(application, [booking], kind=CallKind.PULL)
+        await remote.archive(remote.exams, exam)
+        await pull_mock_exams(application, [exam], kind=CallKind.PULL)
+
+        assert await query(limited, "select current_user::text") == [("tallybook_app",)]
+        assert (await ours(limited, "bookings", booking))["status"] == "Completed"
+        assert {kind for kind, *_ in await conflicts(limited)} == {"deleted", "refused_value"}
+    finally:
+        await limited.close()
