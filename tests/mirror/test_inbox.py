@@ -311,3 +311,25 @@ async def test_settling_with_a_foreign_token_does_nothing(mirror, inbox, student
     await owner.execute("select tallybook.settle_inbox(%s, %s, '[]', 0, true)", (uuid4(), [hint_id]))
     assert await inbox.count() == 1
     assert await make_contact(mirror.db)
+
+
+async def test_whom_hubspot_forgot_for_privacy_is_forgotten_here(portal, inbox, students, owner):
+    """The names go and the numbers stay; a hint about somebody who is still there forgets nobody."""
+    await inbox.ask(*students[:2])
+    await inbox.follow()
+    answer = await portal.door.post(
+        "/crm/v3/objects/contacts/gdpr-delete",
+        json={"objectId": students[0]},
+        headers={"authorization": "Bearer somebody"},
+    )
+    assert answer.is_success, answer.text
+    for each in students[:2]:
+        await inbox.event(each, what="privacyDeletion")
+    await inbox.event("404404404", what="privacyDeletion")
+    await inbox.follow()
+    cursor = await owner.execute(
+        "select email is null, student_id is null, erased_at is not null from tallybook.contacts"
+        " order by erased_at nulls last"
+    )
+    assert await cursor.fetchall() == [(True, True, True), (False, False, False)]
+    assert await inbox.count() == 0

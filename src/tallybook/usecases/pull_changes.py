@@ -13,8 +13,10 @@ import msgspec
 import structlog
 
 from tallybook.domain.errors import (
+    ContactNotFound,
     CrmUnavailable,
     DatabaseUnavailable,
+    LockTimeout,
     SetupError,
     TallybookError,
     Unavailable,
@@ -26,6 +28,7 @@ from tallybook.hubspot.errors import is_passing
 from tallybook.hubspot.write_results import Fault, Refusal
 from tallybook.postgres.pool import Database
 from tallybook.usecases.ask_to_read import ask_to_read
+from tallybook.usecases.erase_contact import erase_contact
 from tallybook.usecases.mirror import Mirror, Pulled
 from tallybook.usecases.pause_lane import why_unreadable
 from tallybook.usecases.pull_records import pull_records
@@ -38,6 +41,8 @@ _DEADLINE_S = 30.0
 # While a person has to change something, one record is tried after so long, then less and less often.
 _PROBE_S = (15.0, 300.0)
 _LONGEST_WAIT_S = 900.0
+_PRIVACY_DELETION = ".privacyDeletion"
+_FORGOTTEN = "deleted for privacy in HubSpot"
 _LASTING = frozenset((Fault.UNAUTHORISED, Fault.FORBIDDEN, Fault.SETUP, Fault.DAILY_LIMIT, Fault.MIGRATING))
 
 
@@ -117,7 +122,7 @@ async def follow_hints(mirror: Mirror, lease: Lease) -> Followed:
 
 
 async def _take_up(db: Database, lease: Lease, pulled: Pulled) -> Followed:
-    again = set(pulled.again)
+    again = set(pulled.again) | await _forget(db, lease, pulled)
     left: dict[int, tuple[str, str]] = {}
     for hint in lease.hints:
         words = next((pulled.errors[each] for each in hint.hubspot_ids if each in pulled.errors), None)
@@ -138,6 +143,23 @@ async def _take_up(db: Database, lease: Lease, pulled: Pulled) -> Followed:
         missing=len(pulled.missing),
         failed=len(pulled.errors),
     )
+
+
+async def _forget(db: Database, lease: Lease, pulled: Pulled) -> set[str]:
+    """Forgets people whom HubSpot was told to forget and indeed no longer has; gives those to try again."""
+    again: set[str] = set()
+    for hint in lease.hints:
+        if not hint.subscription_type.endswith(_PRIVACY_DELETION):
+            continue
+        if lease.mirrored is not MirroredType.CONTACT or hint.hubspot_ids[0] not in pulled.missing:
+            continue
+        try:
+            await erase_contact(db, contact=hint.hubspot_ids[0], reason=_FORGOTTEN, actor="hubspot")
+        except ContactNotFound:
+            _log.info("nobody_to_forget")
+        except LockTimeout:
+            again.add(hint.hubspot_ids[0])
+    return again
 
 
 async def _fail(db: Database, lease: Lease, error: Exception) -> Followed:
