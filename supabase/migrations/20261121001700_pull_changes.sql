@@ -162,7 +162,7 @@ begin
     from jsonb_to_recordset(p_left) as x (id bigint, outcome text, words text)
     where i.id = x.id and i.lease_token = p_token;
     if p_was_read and exists (select from tallybook.sync_lanes l where l.lane = 'pull' and l.paused_at is not null) then
-        perform tallybook.lane_works('pull');
+        perform tallybook.lane_works('pull', true);
     end if;
 end
 $$;
