@@ -208,9 +208,13 @@ begin
     v_changes := tallybook.with_our_id(tallybook.changed_texts('booking', p_booking.id,
         tallybook.booking_mirror(p_booking), p_booking.crm_base, p_skip), p_booking.id, p_booking.crm_base);
     v_links := tallybook.booking_links(p_booking);
-    return row(case when v_changes = '{}' and v_links.contact_hubspot_id is null
-                         and v_links.mock_exam_hubspot_id is null then 'drop' else 'update' end,
-        v_changes)::tallybook.push_plan;
+    if v_changes <> '{}' or v_links.contact_hubspot_id is not null or v_links.mock_exam_hubspot_id is not null then
+        return row('update', v_changes)::tallybook.push_plan;
+    end if;
+    -- Moved to a session HubSpot has not got yet: that it takes place there now is still to be told.
+    return row(case when exists (select from tallybook.mock_exams e
+                                 where e.id = p_booking.mock_exam_id and e.hubspot_id is null and e.archived_at is null)
+                    then 'wait' else 'drop' end, '{}')::tallybook.push_plan;
 end
 $$;
 

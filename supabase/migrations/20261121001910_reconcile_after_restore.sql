@@ -181,25 +181,28 @@ begin
         continue when not found or (v_item ->> 'archived')::boolean or v_booking.updated_at > v_since
             or coalesce(v_booking.crm_modified_at, '-infinity') >= (v_item ->> 'updated_at')::timestamptz;
         v_done := null;
-        if v_booking.status <> 'Cancelled' and v_item ->> 'status' <> 'Cancelled' then
-            select e.id, e.hubspot_id into v_exam from tallybook.mock_exams e
-            where e.hubspot_id = v_item ->> 'mock_exam_hubspot_id' and e.mock_type = v_booking.mock_type
-                and e.id <> v_booking.mock_exam_id
-                and e.hubspot_id <> v_booking.crm_mock_exam_hubspot_id;
-            if found then
-                v_done := tallybook.repeat_move(v_booking, v_exam.id);
-                v_field := 'mock_exam';
-                if v_done then
-                    update tallybook.bookings b set crm_mock_exam_hubspot_id = v_exam.hubspot_id
-                    where b.id = v_booking.id;
-                end if;
-            end if;
+        select e.id, e.hubspot_id, e.mock_type, e.exam_on, e.starts_at, e.ends_at into v_exam from tallybook.mock_exams e
+        where e.hubspot_id = v_item ->> 'mock_exam_hubspot_id' and e.mock_type = v_booking.mock_type
+            and e.id <> v_booking.mock_exam_id and e.hubspot_id is distinct from v_booking.crm_mock_exam_hubspot_id;
+        if v_exam.id is not null and v_booking.status <> 'Cancelled' and v_item ->> 'status' <> 'Cancelled' then
+            v_done := tallybook.repeat_move(v_booking, v_exam.id);
+            v_field := 'mock_exam';
+        elsif v_item -> 'texts' -> 'is_active' = v_booking.crm_base -> 'is_active' then
+            -- What differs was decided here before the backup, and only has to be told.
+            null;
         elsif v_booking.status = 'Cancelled' and v_item ->> 'status' <> 'Cancelled' then
             v_done := tallybook.repeat_reinstatement(v_booking, v_item);
             v_field := 'is_active';
         elsif v_booking.status <> 'Cancelled' and v_item -> 'texts' ->> 'token_refunded' = 'true' then
             v_done := tallybook.repeat_cancellation(v_booking, v_item);
             v_field := 'is_active';
+        end if;
+        if v_done and v_exam.id is not null then
+            -- A cancelled one, which was moved before, needs no seat there.
+            update tallybook.bookings b
+            set mock_exam_id = v_exam.id, exam_on = v_exam.exam_on, starts_at = v_exam.starts_at, ends_at = v_exam.ends_at,
+                crm_mock_exam_hubspot_id = v_exam.hubspot_id
+            where b.id = v_booking.id and (b.mock_exam_id = v_exam.id or b.status = 'Cancelled');
         end if;
         if v_done then
             v_number := v_number + 1;
@@ -344,6 +347,21 @@ begin
         update tallybook.sync_conflicts s
         set resolved_at = pg_catalog.clock_timestamp(), resolved_by = 'system', resolution = 'reconciled'
         where s.object_type = 'contact' and s.object_id = v_contact.id and s.kind = 'ahead' and s.resolved_at is null;
+        -- What the forgotten hour had added comes first: an edit of people's may have taken from it.
+        for v_type in
+            select b.credit_type, m.moved - (v_before -> b.credit_type ->> 'unpushed')::integer as added
+            from tallybook.credit_balances b
+            cross join lateral tallybook.own_moves(
+                coalesce(p_answer -> 'history' -> 'balances' -> b.credit_type, '[]'), b.crm_base, b.crm_unset,
+                v_contact.crm_modified_at) m
+            where b.contact_id = v_contact.id and b.crm_base is not null and v_hold.since is not null
+                and p_answer -> 'balances' ? b.credit_type
+            order by b.credit_type
+        loop
+            continue when v_type.added <= 0 or v_type.added is null;
+            perform tallybook.restore_number(v_contact.id, v_type.credit_type, null, v_type.added, null, null, 'first');
+            v_before := jsonb_set(v_before, array[v_type.credit_type, 'added'], to_jsonb(v_type.added));
+        end loop;
     end if;
     select a.outcome into v_outcome from tallybook.absorb_contacts(jsonb_build_array(p_answer), 'crm_link') a;
     if v_outcome <> 'absorbed' or v_hold.since is null then
@@ -376,8 +394,8 @@ begin
             v_missing := v_delta - v_type.effect;
             v_not_in := tallybook.effects_not_in(v_contact.id, v_type.name, v_missing, v_newest_at);
         end if;
-        perform tallybook.restore_number(v_contact.id, v_type.name, v_type.number, v_delta + v_not_in, v_missing,
-            v_not_in);
+        perform tallybook.restore_number(v_contact.id, v_type.name, v_type.number,
+            v_delta + v_not_in - coalesce((v_was ->> 'added')::integer, 0), v_missing, v_not_in, 'then');
     end loop;
     perform tallybook.record('contact.restored', 'contact', v_contact.id, v_contact.id, 'restore', '{}', null);
     if tallybook.contact_is_dirty(v_contact.id) then
@@ -390,7 +408,8 @@ $$;
 -- Books what the forgotten hour had changed. A person is shown credits it took without a booking that came back, and
 -- prices taken on top of HubSpot's number although it may have them: somebody was granted credits in that hour, too.
 create function tallybook.restore_number(
-    p_contact_id uuid, p_credit_type text, p_number jsonb, p_delta integer, p_missing integer, p_not_in integer
+    p_contact_id uuid, p_credit_type text, p_number jsonb, p_delta integer, p_missing integer, p_not_in integer,
+    p_step text
 )
 returns void
 language plpgsql volatile
@@ -399,7 +418,7 @@ begin
     if p_delta <> 0 then
         perform tallybook.book_remote_edits(p_contact_id, p_credit_type, jsonb_build_array(jsonb_build_object(
             'delta', p_delta, 'value', p_number, 'actor', 'restore', 'reason', 'restore',
-            'event', concat_ws(':', p_contact_id, p_credit_type, 'restore', (select h.since from tallybook.hold_began() h)))));
+            'event', concat_ws(':', p_contact_id, p_credit_type, 'restore', p_step, (select h.since from tallybook.hold_began() h)))));
     end if;
     if p_missing + p_not_in < 0 or (p_not_in <> 0 and p_missing + p_not_in <> 0) then
         perform tallybook.open_conflict('contact', p_contact_id, p_credit_type, 'after_restore',

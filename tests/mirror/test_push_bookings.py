@@ -1,6 +1,7 @@
 """Bookings and sessions reach HubSpot with both associations, once each, whatever happens on the way."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
@@ -170,6 +171,21 @@ async def test_a_moved_booking_is_associated_with_its_new_session_only(world):
 
     await push(world, BOOKING)
 
+    assert linked(await shown(world, booking)) == await both_of(world, contact, elsewhere)
+    assert await world.outbox("booking") == {}
+
+
+async def test_a_booking_moved_to_a_session_hubspot_has_not_got_waits_for_it(world):
+    """It was dropped as clean, and HubSpot showed it in the session it had left, for ever."""
+    contact, _, booking = await booked(world)
+    await push(world, BOOKING)
+    elsewhere = await world.exam(mirrored=False, days=9)
+    await move(world.db, contact, booking, elsewhere)
+    await push(world, BOOKING)
+    assert list(await world.outbox("booking")) == [UUID(booking["id"])]
+    await push(world, MOCK_EXAM)
+    await world.due()
+    await push(world, BOOKING)
     assert linked(await shown(world, booking)) == await both_of(world, contact, elsewhere)
     assert await world.outbox("booking") == {}
 
