@@ -326,6 +326,7 @@ _WEBHOOKS = (
         summary="What happened in HubSpot, told by HubSpot itself",
         raw_body_limit_bytes=webhooks.LARGEST_DELIVERY_BYTES,
         answer=shapes.EventsReceived,
+        allowed_observing=True,
         tag="webhooks",
     ),
     Route(
