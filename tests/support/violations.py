@@ -127,6 +127,7 @@ VIOLATIONS = {
     "payments_entry_id_key": _payment("'p' || n, 'i' || n, 1"),
     "payments_intent_key": _payment("'p' || n, 'i', n"),
     "payments_take_back_no_more_than_given": _payment("'p' || n, 'i' || n, n", ", refunded_credits", ", 501"),
+    "record_aliases_object_type_is_known": "insert into record_aliases select 'deal', '1', id from contacts",
     "schema_migrations_version_is_a_timestamp": "update schema_migrations set version = '1' || name",
     "staff_email_is_normal": "update staff set email = ' a@example.com'",
     "staff_email_key": "insert into staff (email, role) select email, role from staff",
