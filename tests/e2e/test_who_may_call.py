@@ -218,9 +218,17 @@ async def service(start_service):
     return await start_service(contacts=20, TALLYBOOK_TRUSTED_PROXIES="1")
 
 
+async def student_of_hubspot(service, name, **balances):
+    """A student who is in the portal too: the scheduler's jobs compare with it."""
+    known = {"email": f"{name}@example.com", "student_id": name.upper()}
+    numbers = {credit_type: str(number) for credit_type, number in balances.items()}
+    made = await service.simulator.edit(object_type="contacts", properties=known | numbers)
+    return await service.student(credits=balances, hubspot_id=made["id"], **known)
+
+
 @pytest.fixture(scope="module")
 async def cast(service):
-    ada, mallory = [await service.student(credits={"sj_credits": 9}) for _ in range(2)]
+    ada, mallory = [await student_of_hubspot(service, name, sj_credits=9) for name in ("ada", "mallory")]
     db = service.db
     exam, first, second = [await make_mock_exam(db, days=days) for days in (5, 6, 7)]
     live = (await book(db, ada.contact, first))["id"]
