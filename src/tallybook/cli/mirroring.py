@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Between these somebody may stop, and is told how far it is.
 _SLICE_S = 3.0
-_COLUMNS = ("object_type", "action", "hubspot_id", "object_id", "properties", "dead")
+_COLUMNS = ("object_type", "action", "dead", "hubspot_id", "object_id", "properties")
 
 
 def push(*, dry_run: DryRun = False, as_json: AsJson = False) -> None:
