@@ -68,6 +68,7 @@ WHO_MAY = {
         POST /api/admin/sync/dead-letters/{type}/{letter}/retry
         POST /api/admin/sync/dead-letters/{type}/{letter}/discard
         POST /api/admin/sync/retry
+        POST /api/admin/sync/reconcile
         POST /api/admin/sync/lanes/{lane}/resume
         DELETE /api/admin/cache/contact/{student_id}""",
     Access.DOCS: """

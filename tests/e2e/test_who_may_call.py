@@ -97,6 +97,7 @@ STAFF_ONLY = {
     "POST /api/admin/sync/dead-letters/{type}/{letter}/retry": ("a coordinator", {"json": {}}),
     "POST /api/admin/sync/dead-letters/{type}/{letter}/discard": ("an admin", {"json": {"reason": "seen"}}),
     "POST /api/admin/sync/retry": ("a coordinator", {"json": {}}),
+    "POST /api/admin/sync/reconcile": ("an admin", {"json": {"max_s": 20}}),
     "POST /api/admin/sync/lanes/{lane}/resume": ("an admin", {"json": {}}),
     "DELETE /api/admin/cache/contact/{student_id}": ("a coordinator", {"json": {}}),
     # Last: it ends the sessions.

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from support.commands import SECRET_KEY, CommandLine
-from support.factories import balances, book, make_contact, make_mock_exam
+from support.factories import balances, book, grant, make_contact, make_mock_exam
 from support.push_world import BOOKING, CONTACT, TOKEN
 from tallybook.domain.errors import ConfirmationStale, NotFound, ValidationError
 from tallybook.domain.mirror import MirroredType
@@ -22,6 +22,10 @@ from tallybook.usecases.resolve_conflict import Choice, resolve_conflict
 from tallybook.usecases.resume_lane import resume_lane
 from tallybook.usecases.retry_dead_letters import retry_all_dead_letters, retry_dead_letter
 from tallybook.usecases.show_sync_status import show_sync_status
+
+WAITING = (
+    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -345,13 +349,19 @@ async def test_a_decision_about_a_number_is_an_entry_and_a_line_in_the_audit_log
     assert (await decide(db, conflict, Choice.VALUE, "12")).outcome == "already"
 
 
-async def test_of_many_who_decide_at_once_one_is_followed(db, owner):
+async def test_of_many_who_decide_at_once_one_is_followed(db, owner, superuser):
     """Eight people, four with one number and four with another: one entry, and the others are told."""
     contact = await make_contact(db, credits={"sj_credits": 3})
     conflict = await make_conflict(owner, contact, kind="unreadable", ours="3", theirs="many")
-    found = await asyncio.gather(
-        *(decide(db, conflict, Choice.VALUE, str(10 + n % 2)) for n in range(8)), return_exceptions=True
-    )
+    async with owner.transaction():
+        await rows(owner, "select from tallybook.contacts where id = %s for update", contact.id)
+        deciding = [
+            asyncio.create_task(decide(db, conflict, Choice.VALUE, str(10 + n % 2))) for n in range(8)
+        ]
+        # All of them have begun before the first can go on.
+        while (await rows(superuser, WAITING)) != [(8,)]:  # noqa: ASYNC110 - what is waited for is in the database.
+            await asyncio.sleep(0.01)
+    found = await asyncio.gather(*deciding, return_exceptions=True)
     outcomes = Counter(
         each.outcome if not isinstance(each, Exception) else type(each).__name__ for each in found
     )
@@ -449,3 +459,23 @@ async def test_pull_leaves_the_searching_to_a_worker_that_runs(world, tallybook,
     await world.rows("select tallybook.ask_to_read('contact', array[%s], 0)", contact.hubspot_id)
     assert "A worker is searching" in tallybook("sync", "pull", **settings).stdout
     assert (await balances(world.db, contact))["sj_credits"] == 8
+
+
+async def test_reconcile_finds_what_nobody_remembers_and_repairs_it_when_asked(world, tallybook, portal):
+    """A number typed long ago is merged, a change HubSpot was never told is counted, then queued."""
+    settings = {"HS_PRIVATE_APP_TOKEN": TOKEN, "HUBSPOT_BASE_URL": portal.url}
+    edited, forgotten = [await world.student(credits={"sj_credits": 3}) for _ in range(2)]
+    await world.edit(CONTACT, edited.hubspot_id, sj_credits="8")
+    await grant(world.db, forgotten, "sj_credits", 2)
+    await world.forget_outbox()
+    assert "Everything was compared." in tallybook("sync", "reconcile", **settings).stdout
+    assert (await balances(world.db, edited))["sj_credits"] == 8
+    assert await world.outbox() == {}
+    done = tallybook.json("sync", "reconcile", "--repair", **settings)
+    assert (done["done"], done["counts"]["unpushed"]) == (True, 1)
+    assert list(await world.outbox()) == [forgotten.id]
+    await world.rows(
+        "update tallybook.job_runs set lease_token = gen_random_uuid(),"
+        " leased_until = now() + interval '1 minute' where job = 'reconcile'"
+    )
+    assert "another reconcile is running" in tallybook.error("sync", "reconcile", **settings)[0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tallybook.cli.session import AsJson, DryRun, print_json, print_table, with_parts
-from tallybook.domain.errors import Observing
+from tallybook.domain.errors import Observing, SetupError
 
 if TYPE_CHECKING:
     from tallybook.jobs.lease import JobResult
@@ -91,6 +91,53 @@ def pull(
         print("A worker is searching for changes at this moment; what it finds is followed there.")
 
 
+def reconcile(
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Also queue what HubSpot was not told, instead of counting it.")
+    ] = False,
+    after_restore: Annotated[
+        bool,
+        typer.Option(
+            "--after-restore",
+            help="After `tallybook restore`, or a rebind: bring back what HubSpot knows and this does not.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare everything with HubSpot and merge what differs. Stopped, it goes on there the next time."""
+    if after_restore:
+        from tallybook.cli.after_restore import reconcile_restored
+
+        reconcile_restored(as_json=as_json)
+        return
+    from tallybook.jobs import reconcile as job
+    from tallybook.jobs.lease import JobRunningError, under_lease
+
+    async def work(parts: Parts) -> tuple[Counter[str], bool]:
+        from tallybook.usecases.guard_mirror import demand_same_portal
+
+        parts.settings.needed("HS_PRIVATE_APP_TOKEN")
+        await demand_same_portal(parts.mirror)
+
+        async def once() -> JobResult:
+            return await job.reconcile(parts.mirror, max_s=_SLICE_S, repair=repair)
+
+        try:
+            return await _in_slices(
+                lambda: under_lease(parts.db, job.JOB, once), quiet=as_json, is_cumulative=True
+            )
+        except JobRunningError as error:
+            raise SetupError("another reconcile is running", hint="Wait until it ends.") from error
+
+    counts, done = with_parts(work)
+    if as_json:
+        print_json({"counts": dict(counts), "done": done})
+        return
+    print(f"{_told(counts)}.")
+    print("Everything was compared." if done else "Stopped; the next reconcile goes on here.")
+
+
 def _preview(*, as_json: bool) -> None:
     from tallybook.usecases.preview_push import preview_push
 
@@ -112,17 +159,20 @@ def _shown(planned: PlannedWrite) -> dict[str, Any]:
     return {**dataclasses.asdict(planned), "object_type": planned.object_type.value}
 
 
-async def _in_slices(work: Callable[[], Awaitable[JobResult]], *, quiet: bool) -> tuple[Counter[str], bool]:
+async def _in_slices(
+    work: Callable[[], Awaitable[JobResult]], *, quiet: bool, is_cumulative: bool = False
+) -> tuple[Counter[str], bool]:
     """Repeats the work until it is done or somebody presses Ctrl-C: what it did, and whether it is done.
 
-    Pressed again, Ctrl-C does not wait: what is on its way then is brought to its end by the next run.
+    `is_cumulative`: each result counts those before it, too. Pressed again, Ctrl-C does not wait: what is on
+    its way then is brought to its end by the next run.
     """
     counts: Counter[str] = Counter()
     with _interruptible() as stop:
         while True:
             result = await work()
             news = {name: number for name, number in result.counts.items() if number}
-            counts.update(news)
+            counts = Counter(news) if is_cumulative else counts + Counter(news)
             # Where a worker does the same there is nothing left to wait for.
             if result.done or stop.is_set() or set(news) == {"already_polling"}:
                 return counts, result.done

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from tallybook.cli.session import AsJson, print_fields, print_json, print_table, with_parts
-from tallybook.domain.errors import ValidationError
 
 if TYPE_CHECKING:
     from tallybook.wiring import Parts
 
 _LANES = ("lane", "waiting", "under_way", "oldest", "p95", "dead_letters", "paused")
-
-
-def reconcile(
-    *,
-    after_restore: Annotated[
-        bool,
-        typer.Option(
-            "--after-restore",
-            help="After `tallybook restore`, or a rebind: bring back what HubSpot knows and this does not.",
-        ),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Compare everything with HubSpot."""
-    from tallybook.cli.after_restore import reconcile_restored
-
-    if not after_restore:
-        raise ValidationError("Give --after-restore.", field="--after-restore", problem="is missing")
-    reconcile_restored(as_json=as_json)
 
 
 def status(*, as_json: AsJson = False) -> None:
