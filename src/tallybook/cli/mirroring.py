@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -191,11 +192,15 @@ def _interruptible() -> Iterator[asyncio.Event]:
         stop.set()
         loop.remove_signal_handler(signal.SIGINT)
 
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    # Beside the main thread signals cannot be heard; there Ctrl-C just ends the command.
+    is_heard = threading.current_thread() is threading.main_thread()
+    if is_heard:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
     try:
         yield stop
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        if is_heard:
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def _told(counts: Mapping[str, int]) -> str:
