@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,28 +15,24 @@ from uuid import UUID
 import structlog
 
 from tallybook.api.logs import configure_logs
-from tallybook.domain.call_limits import CallLimit, CallSlot
+from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
-from tallybook.domain.errors import DatabaseUnavailable, SetupError, TallybookError
+from tallybook.domain.errors import SetupError, TallybookError
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import (
+    SEARCH_SHARES,
+    SHARES,
     CallBudget,
     CallKind,
-    CallMade,
     LocalCallBudget,
+    NoHubSpot,
+    SharedBudget,
     UnlimitedBudget,
 )
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.connection import HubSpotConnection
-from tallybook.jobs import activate_exams, expire_holds
-from tallybook.jobs.lease import JobResult, report
-from tallybook.jobs.pull_changes import pull_until
-from tallybook.jobs.push_changes import push_until
-from tallybook.jobs.reconcile import JOB as RECONCILE
-from tallybook.jobs.reconcile import reconcile, reconcile_daily
-from tallybook.jobs.run_mirror import run_mirror
-from tallybook.jobs.send_alerts import JOB as SEND_ALERTS
-from tallybook.jobs.send_alerts import send_alerts
+from tallybook.jobs import schedule
+from tallybook.jobs.schedule import cron_jobs, reconcile_now
 from tallybook.jobs.worker import Loop, Periodic
 from tallybook.outbound.alerts import AlertSender
 from tallybook.outbound.mail import Mailer, MailSettings
@@ -53,36 +49,19 @@ from tallybook.usecases.credits_cache import EVERYBODY, CreditsCache, changed_co
 from tallybook.usecases.find_student import Students
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
-from tallybook.usecases.record_crm_calls import record_crm_calls
+from tallybook.usecases.record_crm_calls import CrmCallCounts
 from tallybook.usecases.refresh_contact import refresh_contact
 from tallybook.usecases.sign_in_staff import admit_staff
 from tallybook.usecases.verify_staff import verify_staff
 from tallybook.usecases.watch_mirror import AlertLimits
-from tallybook.usecases.watch_portal import watch_portal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from tallybook.api.deps import ApiConfig, CronJob
+    from tallybook.api.deps import ApiConfig
     from tallybook.outbound.changes import ChangeBus
 
-SHARES: Mapping[CallKind, float] = {
-    CallKind.MISS: 1.0,
-    CallKind.UNSIGNED_MISS: 0.30,
-    CallKind.IMPORT: 0.95,
-    CallKind.PUSH: 0.90,
-    CallKind.PULL: 0.70,
-    CallKind.RECONCILE: 0.40,
-}
-"""Up to which part of the limit each kind of call may fill it (mirror.md 2)."""
-
-SEARCH_SHARES: Mapping[CallKind, float] = {**SHARES, CallKind.PULL: 0.5}
-"""The same for searches: asking what has changed leaves half of them to others."""
-
 _TELL_CALLS_EVERY_S = 5.0
-_RUN_S = 50.0
-# No address has this name: it is what the worker calls.
-_DAILY = "reconcile daily"
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -90,75 +69,6 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 def release() -> str:
     """The version of this release."""
     return version("tallybook")
-
-
-@dataclass(slots=True)
-class _KindCounts:
-    calls: int = 0
-    throttled: int = 0
-
-
-@dataclass(slots=True)
-class CrmCallCounts:
-    """How often HubSpot was called, by kind, since the start of this process; an observer of the client."""
-
-    by_kind: dict[str, _KindCounts] = field(
-        default_factory=lambda: {kind.value: _KindCounts() for kind in CallKind}
-    )
-    daily_remaining: int | None = None
-    _told: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def __call__(self, call: CallMade) -> None:
-        """Counts one call."""
-        counts = self.by_kind[call.kind.value]
-        counts.calls += 1
-        counts.throttled += call.status == 429
-        if call.daily_remaining is not None:
-            self.daily_remaining = call.daily_remaining
-
-    async def tell(self, db: Database) -> None:
-        """Adds the calls since the last time to those of all processes. Raises DatabaseUnavailable."""
-        async with self._telling:
-            now = {kind: (counts.calls, counts.throttled) for kind, counts in self.by_kind.items()}
-            told = {kind: self._told.get(kind, (0, 0)) for kind in now}
-            news = {
-                kind: (calls - told[kind][0], throttled - told[kind][1])
-                for kind, (calls, throttled) in now.items()
-                if calls > told[kind][0]
-            }
-            await record_crm_calls(db, news)
-            self._told = now
-
-
-class SharedBudget:
-    """The budget all processes share in PostgreSQL; while that is away, this process's own part of it."""
-
-    def __init__(self, shared: PostgresCallBudget, local: LocalCallBudget) -> None:
-        self._shared = shared
-        self._local = local
-
-    @asynccontextmanager
-    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[CallSlot]:
-        """A slot for one call. Raises CrmBusy."""
-        async with AsyncExitStack() as held:
-            try:
-                slot = await held.enter_async_context(self._shared.slot(kind, search=search, wait_s=wait_s))
-            except DatabaseUnavailable:
-                slot = await held.enter_async_context(self._local.slot(kind, search=search, wait_s=wait_s))
-            yield slot
-
-
-class _NoHubSpot:
-    """The budget of an installation without a HubSpot token: no call leaves."""
-
-    def slot(
-        self, kind: CallKind, *, search: bool = False, wait_s: float
-    ) -> AbstractAsyncContextManager[CallSlot]:
-        del kind, search, wait_s
-        raise SetupError(
-            "HS_PRIVATE_APP_TOKEN is not set.", hint="Without it only stored students are known."
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +94,11 @@ class Parts:
             time_zone=self.settings.tallybook_time_zone,
             observe=self.settings.observes,
         )
+
+    @property
+    def has_hubspot(self) -> bool:
+        """Whether there is a token to call HubSpot with."""
+        return self.settings.hs_private_app_token is not None
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -314,7 +229,7 @@ def _connection(settings: Settings) -> HubSpotConnection:
 
 def _budget(settings: Settings, db: Database, call_timeout_s: float) -> CallBudget:
     if settings.hs_private_app_token is None:
-        return _NoHubSpot()
+        return NoHubSpot()
     limits = [CallLimit(settings.hubspot_calls_per_10s, 10.0)]
     if settings.hubspot_calls_per_s is not None:
         limits.append(CallLimit(settings.hubspot_calls_per_s, 1.0))
@@ -354,8 +269,8 @@ def create_application(parts: Parts) -> ASGIApp:
             admit_staff=partial(admit_staff, parts.db),
             refresh_contact=partial(_refresh_contact, parts),
             readiness=partial(_readiness, parts),
-            cron_jobs=cron_jobs(parts),
-            reconcile=partial(_reconcile_now, parts),
+            cron_jobs=cron_jobs(parts.mirror),
+            reconcile=partial(reconcile_now, parts.mirror),
             pool_figures=partial(_pool_figures, parts.db),
             crm_figures=lambda: parts.crm_calls.by_kind,
             watch_store_failures=parts.students.watch_store_failures,
@@ -412,79 +327,25 @@ def alert_limits(settings: Settings) -> AlertLimits:
     return AlertLimits(lag_s=lag_s, inbox_s=lag_s)
 
 
-def cron_jobs(parts: Parts) -> dict[str, CronJob]:
-    """The periodic jobs by the last part of their addresses."""
-    mirror = parts.mirror
-
-    def guarded(job: str, work: Callable[..., Awaitable[JobResult]]) -> CronJob:
-        """A job of the mirror: one caller at a time, and only where database and portal belong together."""
-
-        async def once(max_s: float) -> JobResult:
-            await watch_portal(mirror)
-            return await work(mirror, max_s=max_s)
-
-        async def run(max_s: float) -> Mapping[str, object]:
-            return await report(parts.db, job, partial(once, max_s))
-
-        return run
-
-    async def activate(max_s: float) -> Mapping[str, object]:
-        observe = parts.settings.observes
-        work = partial(activate_exams.activate_exams, parts.db, max_s=max_s, observe=observe)
-        return await report(parts.db, activate_exams.JOB, work)
-
-    async def expire(max_s: float) -> Mapping[str, object]:
-        work = partial(expire_holds.expire_holds, parts.db, max_s=max_s)
-        return await report(parts.db, expire_holds.JOB, work)
-
-    return {
-        "activate-scheduled-exams": activate,
-        "expire-holds": expire,
-        "sync-supabase": guarded("sync-supabase", partial(pull_until, full=True)),
-        "warm-contact-credits-cache": guarded("warm-contact-credits-cache", pull_until),
-        "batch-sync-hubspot": guarded("batch-sync-hubspot", push_until),
-        RECONCILE: guarded(RECONCILE, reconcile),
-        _DAILY: guarded(RECONCILE, reconcile_daily),
-    }
-
-
-async def _reconcile_now(parts: Parts, max_s: float, repair: bool) -> Mapping[str, object]:
-    """What staff ask for; it goes on with one that is under way."""
-
-    async def work() -> JobResult:
-        await watch_portal(parts.mirror)
-        return await reconcile(parts.mirror, max_s=max_s, repair=repair)
-
-    return await report(parts.db, RECONCILE, work)
-
-
 def worker_loops(parts: Parts) -> dict[str, Loop]:
     """What a worker does all the time."""
-    if parts.settings.hs_private_app_token is None:
-        return {}
-    return {"mirror": partial(run_mirror, parts.mirror)}
+    return schedule.worker_loops(parts.mirror, has_hubspot=parts.has_hubspot)
 
 
 def worker_jobs(parts: Parts) -> tuple[Periodic, ...]:
-    """What comes round in a worker. Each is done by one worker at a time, whoever else is told to."""
-    jobs = cron_jobs(parts)
-    has_hubspot = parts.settings.hs_private_app_token is not None
-    daily = (Periodic(RECONCILE, 300, partial(jobs[_DAILY], _RUN_S)),) if has_hubspot else ()
-    alert = partial(send_alerts, parts.db, alert_sender(parts.settings), limits=alert_limits(parts.settings))
-    return (
-        Periodic(activate_exams.JOB, 60, partial(jobs[activate_exams.JOB], _RUN_S), at_the_minute=True),
-        Periodic(expire_holds.JOB, 60, partial(jobs[expire_holds.JOB], _RUN_S)),
-        *daily,
-        Periodic(SEND_ALERTS, 15, partial(report, parts.db, SEND_ALERTS, alert)),
+    """What comes round in a worker."""
+    return schedule.worker_jobs(
+        parts.mirror,
+        has_hubspot=parts.has_hubspot,
+        sender=alert_sender(parts.settings),
+        limits=alert_limits(parts.settings),
     )
 
 
 def worker_run(parts: Parts) -> tuple[Periodic, ...]:
-    """Everything a worker does, once: what waits is pulled and pushed, each job runs."""
-    mirrored = ("warm-contact-credits-cache", "batch-sync-hubspot")
-    jobs = cron_jobs(parts)
-    loops = mirrored if parts.settings.hs_private_app_token is not None else ()
-    return (*(Periodic(name, 0, partial(jobs[name], _RUN_S)) for name in loops), *worker_jobs(parts))
+    """Everything a worker does, once."""
+    loops = schedule.worker_loops_once(parts.mirror, has_hubspot=parts.has_hubspot)
+    return (*loops, *worker_jobs(parts))
 
 
 def _api_config(settings: Settings) -> ApiConfig:

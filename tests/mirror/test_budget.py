@@ -12,11 +12,10 @@ import pytest
 from support.server import TestServer
 from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.errors import CrmBusy, DatabaseUnavailable
-from tallybook.hubspot.budget import CallKind
+from tallybook.hubspot.budget import SEARCH_SHARES, SHARES, CallKind
 from tallybook.postgres.call_budget import PostgresCallBudget
 from tallybook.postgres.embedded import EmbeddedServer
 from tallybook.postgres.pool import Database
-from tallybook.wiring import SEARCH_SHARES, SHARES
 
 
 def budget_of(db, *limits, searches=5, timeout_s=15.0):

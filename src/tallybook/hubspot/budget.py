@@ -8,14 +8,14 @@ limit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from tallybook.domain.call_limits import CallLimit, CallSlot
-from tallybook.domain.errors import CrmBusy
+from tallybook.domain.errors import CrmBusy, DatabaseUnavailable, SetupError
 
 
 class CallKind(StrEnum):
@@ -28,6 +28,20 @@ class CallKind(StrEnum):
     PUSH = "push"
     PULL = "pull"
     RECONCILE = "reconcile"
+
+
+SHARES: Mapping[CallKind, float] = {
+    CallKind.MISS: 1.0,
+    CallKind.UNSIGNED_MISS: 0.30,
+    CallKind.IMPORT: 0.95,
+    CallKind.PUSH: 0.90,
+    CallKind.PULL: 0.70,
+    CallKind.RECONCILE: 0.40,
+}
+"""Up to which part of the limit each kind of call may fill it (mirror.md 2)."""
+
+SEARCH_SHARES: Mapping[CallKind, float] = {**SHARES, CallKind.PULL: 0.5}
+"""The same for searches: asking what has changed leaves half of them to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +125,34 @@ class UnlimitedBudget:
     ) -> AsyncIterator[CallSlot]:
         """Always free."""
         yield CallSlot()
+
+
+class SharedBudget:
+    """The budget all processes share in PostgreSQL; while that is away, this process's own part of it."""
+
+    def __init__(self, shared: CallBudget, local: CallBudget) -> None:
+        self._shared = shared
+        self._local = local
+
+    @asynccontextmanager
+    async def slot(self, kind: CallKind, *, search: bool = False, wait_s: float) -> AsyncIterator[CallSlot]:
+        """A slot for one call. Raises CrmBusy."""
+        async with AsyncExitStack() as held:
+            try:
+                slot = await held.enter_async_context(self._shared.slot(kind, search=search, wait_s=wait_s))
+            except DatabaseUnavailable:
+                slot = await held.enter_async_context(self._local.slot(kind, search=search, wait_s=wait_s))
+            yield slot
+
+
+class NoHubSpot:
+    """The budget of an installation without a HubSpot token: no call leaves."""
+
+    def slot(
+        self, kind: CallKind, *, search: bool = False, wait_s: float
+    ) -> AbstractAsyncContextManager[CallSlot]:
+        """Never. Raises SetupError."""
+        del kind, search, wait_s
+        raise SetupError(
+            "HS_PRIVATE_APP_TOKEN is not set.", hint="Without it only stored students are known."
+        )
