@@ -5,6 +5,7 @@ from itertools import count
 import pytest
 
 from e2e.service import Simulator
+from proof.breaking import broken_merge
 from proof.play import Plan, play
 from proof.quiet import quiet_stage
 from proof.settle import NeverSettled
@@ -93,37 +94,13 @@ async def test_a_person_who_types_the_very_number_we_push_has_added_it(slow):
     assert await race(slow, "12") == 14
 
 
-async def replaced(stage, function, old, new):
-    """A deciding function with some words exchanged; gives its former text."""
-    ((text,),) = await stage.run(f"select pg_get_functiondef('tallybook.{function}'::regproc)")
-    assert text.count(old) == 1, f"{function} does not say {old!r} once"
-    await stage.run(text.replace(old, new).replace("%", "%%"))
-    return text
-
-
 async def test_control_with_the_history_off_an_edit_is_lost(slow):
     """Negative control: the plain difference takes each of our own writes for an edit, and so on and on."""
-    former = await replaced(
-        slow,
-        "classify_answers",
-        "case when r -> 'history' is null then 'need_history'",
-        "case when true then 'exact'",
-    )
-    try:
+    async with broken_merge(slow, "history"):
         assert await race(slow, "13", within_s=15) != 15
-    finally:
-        await slow.run(former.replace("%", "%%"))
 
 
 async def test_control_with_own_writes_known_by_their_value_an_edit_is_lost(slow):
     """Negative control: whoever types our number is taken for us."""
-    former = await replaced(
-        slow,
-        "absorb_history",
-        "if not (v_entry ->> 'own')::boolean and",
-        "if (v_entry ->> 'number')::integer <> v_type.balance and",
-    )
-    try:
+    async with broken_merge(slow, "value"):
         assert await race(slow, "12") != 14
-    finally:
-        await slow.run(former.replace("%", "%%"))

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from e2e.service import Simulator
+from proof.breaking import BROKEN
 from proof.people import CHANCES
 from proof.play import Plan, play
 from proof.report import print_result, save_evidence
@@ -44,6 +45,7 @@ def parse(arguments):
     parser.add_argument("--settle", type=float, default=600.0, metavar="S", help="how long settling may take")
     parser.add_argument("--only", nargs="+", choices=tuple(CHANCES), default=tuple(CHANCES), metavar="EDIT",
                         help=f"these kinds of edits only, of: {', '.join(CHANCES)}")  # fmt: skip
+    parser.add_argument("--broken", choices=tuple(BROKEN), help="with a merge broken on purpose: has to fail")
     parser.add_argument("--keep", type=Path, help="a folder for logs and the list of all edits")
     return parser.parse_args(arguments)
 
@@ -67,6 +69,7 @@ def plan_of(given):
         away_s=given.away,
         settle_s=given.settle,
         only=tuple(given.only),
+        broken=given.broken,
     )
 
 

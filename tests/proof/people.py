@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -332,10 +333,13 @@ class People:
         """(code of the refusal or None, data). Asked again with the same key until the answer is definite."""
         deadline = asyncio.get_running_loop().time() + _RETRY_FOR_S
         while True:
+            asked = time.monotonic()
             try:
                 answer = await self.stage.http.request(method, path, **call)
             except httpx.TransportError:
                 answer = None
+            else:
+                self.truth.waited_s.append(time.monotonic() - asked)
             if answer is not None and answer.status_code < 500:
                 body = answer.json()
                 if body["success"]:

@@ -5,10 +5,11 @@ import random
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from proof.audit import Audit
+from proof.breaking import break_merge
 from proof.people import CHANCES, People
 from proof.portal import Portal
 from proof.settle import NeverSettled, settled
@@ -33,6 +34,7 @@ class Plan:
     aim: float = 0.5
     tight: float = 0.15
     only: tuple[str, ...] = tuple(CHANCES)
+    broken: str | None = None
     latency_ms: int = 250
     search_lag_s: float = 2.0
     history_lag_ms: int = 100
@@ -61,7 +63,6 @@ class Result:
     calls: dict[str, object]
     verified: str = ""
     mirrored: str = ""
-    longest_wait_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def clean(self):
@@ -136,6 +137,8 @@ async def play(stage, plan, *, say=lambda _: None, log=None):
     try:
         await make_portal(portal, plan)
         await stage.begin(sessions=sessions_made_here(plan))
+        if plan.broken:
+            await break_merge(stage, plan.broken)
         students, exams = await open_books(stage, portal, plan, truth)
         say(f"{len(students)} contacts, {len(exams)} sessions, {len(stage.workers)} workers: off they go")
         await portal.door(

@@ -17,6 +17,9 @@ def print_result(result, plan, arguments):
     ):
         print(f"{title}: " + ", ".join(f"{name} {n}" for name, n in counts.most_common() if n))
     print(f"race rate: {truth.race_rate():.1%} of the numbers typed fell between our reading and our writing")
+    waits = sorted(truth.waited_s) or [0.0]
+    p50, p95 = (waits[int(part * (len(waits) - 1))] * 1000 for part in (0.5, 0.95))
+    print(f"students waited {p50:.0f} ms (p50), {p95:.0f} ms (p95), {waits[-1] * 1000:.0f} ms at most")
     print(f"settled {result.settling_s:.1f} s after the last edit")
     print(
         f"calls to HubSpot: {json.dumps(result.calls.get('calls'))}, 429: {result.calls.get('rejected_429')}"

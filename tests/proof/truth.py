@@ -87,6 +87,8 @@ class Truth:
     texts: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter = field(default_factory=Counter)
     refused: Counter = field(default_factory=Counter)
+    # How long students waited for each answer.
+    waited_s: list[float] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     log: object = None
 
