@@ -339,3 +339,21 @@ async def test_cron_brings_a_new_person_and_the_booking_over_in_one_run(world):
     assert await world.outbox() == {}
     assert await shown(world, contact) == "1"
     assert await world.hubspot_id("bookings", booking["id"]) is not None
+
+
+async def test_what_is_never_sent_does_not_put_a_contact_into_the_outbox(world):
+    """A number of a retired type, which nobody reads back, and an e-mail somebody else has now."""
+    student = await world.student(credits={"sj_credits": 3, "cs_credits": 2})
+    await world.rows("update tallybook.credit_types set retired_at = now() where name = 'cs_credits'")
+    await world.rows("update tallybook.contacts set email = null where id = %s", student.id)
+    await world.rows(
+        "insert into tallybook.credit_entries (contact_id, credit_type, delta, reason, actor)"
+        " values (%s, 'cs_credits', -1, 'manual', 'staff:1')",
+        student.id,
+    )
+    await world.forget_outbox()
+    await world.edit(CONTACT, student.hubspot_id, firstname="Augusta")
+
+    await pull_contacts(world.mirror, [student.hubspot_id], kind=CallKind.PULL)
+
+    assert await world.outbox() == {}

@@ -234,6 +234,21 @@ async def test_a_lane_is_resumed_once(db, owner):
         await resume_lane(db, lane="nothing", actor="staff:1")
 
 
+async def test_after_a_resumption_the_next_pause_is_short_again(db, owner):
+    """What failed before was put right; the pauses grow from the first one on."""
+    await rows(owner, "update tallybook.sync_lanes set failures = 9, paused_at = now(), reason = 'token'")
+    await resume_lane(db, lane="booking", actor="staff:1")
+
+    await rows(owner, "select tallybook.pause_lane('booking', 'token', 'no', 10, 300)")
+
+    ((wait_s,),) = await rows(
+        owner,
+        "select extract(epoch from resume_at - now())::float from tallybook.sync_lanes"
+        " where lane = 'booking'",
+    )
+    assert 9 < wait_s < 13
+
+
 async def test_conflicts_show_both_values_and_whom_they_are_about(db, owner):
     """Open ones unless asked for all; by type and kind; in pages."""
     contact = await make_contact(db, credits={})

@@ -101,12 +101,23 @@ async def prove(given, directory):
         return 0 if result.clean else 1
 
 
+def own_directory(keep):
+    """The folder for everything; one that exists already keeps its permissions."""
+    if keep is not None and keep.is_dir():
+        return keep
+    if keep is None:
+        made = Path(tempfile.mkdtemp(prefix="tallybook-proof-"))
+    else:
+        made = keep
+        made.mkdir(parents=True)
+    # The account PostgreSQL runs as has to pass through.
+    made.chmod(0o755)
+    return made
+
+
 def main(arguments=None):
     given = parse(arguments)
-    directory = given.keep or Path(tempfile.mkdtemp(prefix="tallybook-proof-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    # The account PostgreSQL runs as has to pass through.
-    directory.chmod(0o755)
+    directory = own_directory(given.keep)
     code = 1
     try:
         code = asyncio.run(prove(given, directory.absolute()))

@@ -23,8 +23,8 @@ class Expected:
     """One property: the types it may have there, and the values that have to be among its options.
 
     `is_written`: Tallybook writes it, so it must not be read-only. `is_essential`: without it the mirror does
-    not work; another one that is missing is read as empty and not sent. `is_own`: Tallybook's, and so created
-    by it.
+    not work at all; without another one pulling goes on, while the lane pauses as soon as it has a value to
+    write there. `is_own`: Tallybook's, and so created by it.
     """
 
     name: str

@@ -10,6 +10,7 @@ from tallybook.hubspot.booking_fields import BOOKING_PROPERTIES, parse_booking
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.records import Record
 from tallybook.usecases.absorb_bookings import absorb_bookings
+from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.import_records import Imported, import_records
 from tallybook.usecases.mirror import Mirror
 
@@ -50,6 +51,8 @@ async def import_bookings(
                 mirror, records, importing=True, kind=CallKind.IMPORT, deadline_s=120.0
             )
             result.not_stored += len(taken.errors)
+            if taken.again:
+                await ask_to_read(mirror.db, MirroredType.BOOKING, taken.again)
 
     await import_records(
         mirror,

@@ -10,6 +10,7 @@ from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.records import Record
 from tallybook.hubspot.session_fields import MOCK_EXAM_PROPERTIES, parse_mock_exam
 from tallybook.usecases.absorb_mock_exams import absorb_mock_exams
+from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.import_records import Imported, import_records
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.pull_mock_exams import with_prerequisites
@@ -46,7 +47,10 @@ async def import_mock_exams(
                 result.seats += exam.capacity or 0
         if dry_run:
             return
-        result.not_stored += len((await absorb_mock_exams(mirror, records, importing=True)).errors)
+        taken = await absorb_mock_exams(mirror, records, importing=True)
+        result.not_stored += len(taken.errors)
+        if taken.again:
+            await ask_to_read(mirror.db, MirroredType.MOCK_EXAM, taken.again)
         # What a session requires may come on a later page: those are read again when all are there.
         found = with_prerequisites(records)
         if found and await pull_prerequisites(mirror, found, kind=CallKind.IMPORT, deadline_s=120.0):
