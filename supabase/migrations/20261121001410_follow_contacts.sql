@@ -115,6 +115,13 @@ begin
     order by a.kind, a.value
     on conflict do nothing;
     delete from tallybook.contact_aliases a where a.contact_id = p_loser_id;
+    -- A repeat resolves to the survivor: there it has to find that the request was answered.
+    insert into tallybook.idempotency_keys
+        (credential, contact_id, route, key, fingerprint, outcome, data, created_at)
+    select k.credential, p_survivor_id, k.route, k.key, k.fingerprint, k.outcome, k.data, k.created_at
+    from tallybook.idempotency_keys k where k.contact_id = p_loser_id
+    on conflict do nothing;
+    delete from tallybook.idempotency_keys k where k.contact_id = p_loser_id;
     update tallybook.contacts c
     set merged_into = p_survivor_id, session_epoch = c.session_epoch + 1, crm_unread = false, updated_at = v_now
     where c.id = p_loser_id;

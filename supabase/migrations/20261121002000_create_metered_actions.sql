@@ -222,28 +222,24 @@ begin
 end
 $$;
 
--- Locks the contact for a decision about its credits and gives back overdue holds. Gives whom a merge has made of it
--- meanwhile; NULL: there is none.
+-- Locks the contact for a decision about its credits and gives back overdue holds. NULL: there is none. One that was
+-- merged while this waited means starting again, from the survivor and with the keys that have moved there.
 create function tallybook.lock_payer(p_contact_id uuid)
 returns uuid
 language plpgsql volatile
 as $$
 declare
     v_contact record;
-    v_contact_id uuid := p_contact_id;
 begin
-    for i in 1..5 loop
-        select c.id, c.merged_into, c.erased_at into v_contact
-        from tallybook.contacts c where c.id = v_contact_id for no key update;
-        if v_contact.id is null or v_contact.erased_at is not null then
-            return null;
-        elsif v_contact.merged_into is null then
-            perform tallybook.expire_overdue_holds(v_contact_id, pg_catalog.clock_timestamp());
-            return v_contact_id;
-        end if;
-        v_contact_id := v_contact.merged_into;
-    end loop;
-    raise lock_not_available using message = 'the contact kept being merged';
+    select c.id, c.merged_into, c.erased_at into v_contact
+    from tallybook.contacts c where c.id = p_contact_id for no key update;
+    if v_contact.id is null or v_contact.erased_at is not null then
+        return null;
+    elsif v_contact.merged_into is not null then
+        raise exception 'the contact was merged meanwhile' using errcode = 'serialization_failure';
+    end if;
+    perform tallybook.expire_overdue_holds(p_contact_id, pg_catalog.clock_timestamp());
+    return p_contact_id;
 end
 $$;
 
@@ -321,7 +317,6 @@ set search_path = ''
 set lock_timeout = '2s'
 as $$
 declare
-    v_contact_id uuid;
     v_answer tallybook.answer;
     v_price tallybook.answer;
     v_entries bigint[];
@@ -335,23 +330,22 @@ begin
             return v_answer;
         end if;
     end if;
-    v_contact_id := tallybook.lock_payer(p_contact_id);
-    if v_contact_id is null then
+    if tallybook.lock_payer(p_contact_id) is null then
         return tallybook.refuse('CONTACT_NOT_FOUND');
     end if;
     v_price := tallybook.price_actions(p_actions);
     if v_price.refusal is not null then
         return v_price;
     end if;
-    v_answer := tallybook.payment_refusal(v_contact_id, v_price.data -> 'needed');
+    v_answer := tallybook.payment_refusal(p_contact_id, v_price.data -> 'needed');
     if v_answer.refusal is not null then
         return v_answer;
     end if;
     begin
-        v_entries := tallybook.post_uses(v_contact_id, v_price.data -> 'lines', 'charge', p_actor, null, p_metadata);
-        v_data := jsonb_build_object('contact_id', v_contact_id, 'entry_ids', v_entries,
+        v_entries := tallybook.post_uses(p_contact_id, v_price.data -> 'lines', 'charge', p_actor, null, p_metadata);
+        v_data := jsonb_build_object('contact_id', p_contact_id, 'entry_ids', v_entries,
             'charged', v_price.data -> 'needed', 'actions', v_price.data -> 'lines',
-            'balances', tallybook.available_credits(v_contact_id));
+            'balances', tallybook.available_credits(p_contact_id));
         if p_dry_run then
             raise exception using errcode = 'TB001';
         end if;
@@ -361,7 +355,7 @@ begin
     if p_key is not null then
         perform tallybook.end_request(p_credential, p_contact_id, p_route, p_key, p_fingerprint, 'created', v_data);
     end if;
-    perform tallybook.note_credits(v_contact_id, array(select jsonb_object_keys(v_price.data -> 'needed')));
+    perform tallybook.note_credits(p_contact_id, array(select jsonb_object_keys(v_price.data -> 'needed')));
     return tallybook.grant_answer('created', v_data);
 end
 $$;
@@ -392,7 +386,6 @@ set search_path = ''
 set lock_timeout = '2s'
 as $$
 declare
-    v_contact_id uuid;
     v_answer tallybook.answer;
     v_price tallybook.answer;
     v_group uuid := pg_catalog.gen_random_uuid();
@@ -407,15 +400,14 @@ begin
             return v_answer;
         end if;
     end if;
-    v_contact_id := tallybook.lock_payer(p_contact_id);
-    if v_contact_id is null then
+    if tallybook.lock_payer(p_contact_id) is null then
         return tallybook.refuse('CONTACT_NOT_FOUND');
     end if;
     v_price := tallybook.price_actions(p_actions);
     if v_price.refusal is not null then
         return v_price;
     end if;
-    v_answer := tallybook.payment_refusal(v_contact_id, v_price.data -> 'needed');
+    v_answer := tallybook.payment_refusal(p_contact_id, v_price.data -> 'needed');
     if v_answer.refusal is not null then
         return v_answer;
     end if;
@@ -423,18 +415,18 @@ begin
     begin
         insert into tallybook.credit_holds
             (group_id, contact_id, credit_type, credits, actor, expires_at, action, quantity, created_at)
-        select v_group, v_contact_id, l.item ->> 'credit_type', (l.item ->> 'credits')::integer, p_actor,
+        select v_group, p_contact_id, l.item ->> 'credit_type', (l.item ->> 'credits')::integer, p_actor,
             v_now + make_interval(secs => p_expires_in_s), l.item ->> 'action', (l.item ->> 'quantity')::integer,
             v_now + l.place * interval '1 microsecond'
         from jsonb_array_elements(v_price.data -> 'lines') with ordinality as l (item, place);
         update tallybook.credit_balances b set held = b.held + n.value::integer
         from jsonb_each_text(v_price.data -> 'needed') n
-        where b.contact_id = v_contact_id and b.credit_type = n.key;
+        where b.contact_id = p_contact_id and b.credit_type = n.key;
         if p_metadata is not null then
-            insert into tallybook.hold_uses (group_id, contact_id, metadata) values (v_group, v_contact_id, p_metadata);
+            insert into tallybook.hold_uses (group_id, contact_id, metadata) values (v_group, p_contact_id, p_metadata);
         end if;
         v_data := tallybook.hold_json(v_group)
-            || jsonb_build_object('balances', tallybook.available_credits(v_contact_id));
+            || jsonb_build_object('balances', tallybook.available_credits(p_contact_id));
         if p_dry_run then
             raise exception using errcode = 'TB001';
         end if;
@@ -461,8 +453,6 @@ set lock_timeout = '2s'
 as $$
 declare
     v_contact_id uuid;
-    v_locked_id uuid;
-    v_asked_id uuid;
     v_answer tallybook.answer;
     v_rows tallybook.credit_holds[];
     v_total integer;
@@ -471,26 +461,18 @@ declare
     v_entries bigint[] := '{}';
     v_data jsonb;
 begin
-    -- A merge may move the hold while this waits for the contact it belonged to: then look again.
-    for i in 1..5 loop
-        select h.contact_id into v_contact_id from tallybook.credit_holds h
-        where h.group_id = p_hold_id and h.actor = p_actor limit 1;
-        if not found then
-            return tallybook.refuse('HOLD_NOT_FOUND');
+    -- A closed hold stays with whom it belonged to; who they are now is asked.
+    select tallybook.find_contact(h.contact_id::text) into v_contact_id from tallybook.credit_holds h
+    where h.group_id = p_hold_id and h.actor = p_actor limit 1;
+    if not found then
+        return tallybook.refuse('HOLD_NOT_FOUND');
+    elsif p_key is not null and not p_dry_run then
+        v_answer := tallybook.begin_request(p_credential, v_contact_id, p_route, p_key, p_fingerprint);
+        if v_answer.replayed is not null then
+            return v_answer;
         end if;
-        v_asked_id := coalesce(v_asked_id, v_contact_id);
-        if i = 1 and p_key is not null and not p_dry_run then
-            v_answer := tallybook.begin_request(p_credential, v_contact_id, p_route, p_key, p_fingerprint);
-            if v_answer.replayed is not null then
-                return v_answer;
-            end if;
-        end if;
-        v_locked_id := tallybook.lock_payer(v_contact_id);
-        exit when exists (
-            select from tallybook.credit_holds h where h.group_id = p_hold_id and h.contact_id = v_locked_id);
-        v_locked_id := null;
-    end loop;
-    if v_locked_id is null then
+    end if;
+    if tallybook.lock_payer(v_contact_id) is null then
         return tallybook.refuse('HOLD_NOT_FOUND');
     end if;
     select array_agg(h order by h.created_at, h.id), sum(h.credits) into v_rows, v_total
@@ -513,7 +495,7 @@ begin
         -- Given back first: a balance can never be less than what is held of it.
         update tallybook.credit_balances b set held = b.held - s.credits
         from (select h.credit_type, sum(h.credits)::integer as credits from unnest(v_rows) h group by 1) s
-        where b.contact_id = v_locked_id and b.credit_type = s.credit_type;
+        where b.contact_id = v_contact_id and b.credit_type = s.credit_type;
         v_left := case when p_capture then coalesce(p_credits, v_total) else 0 end;
         for i in 1..cardinality(v_rows) loop
             update tallybook.credit_holds h
@@ -528,14 +510,14 @@ begin
             end if;
             v_left := greatest(0, v_left - v_rows[i].credits);
         end loop;
-        v_entries := tallybook.post_uses(v_locked_id, v_lines, 'capture', p_actor, null,
+        v_entries := tallybook.post_uses(v_contact_id, v_lines, 'capture', p_actor, null,
             coalesce(p_metadata, (select u.metadata from tallybook.hold_uses u where u.group_id = p_hold_id)));
         v_data := tallybook.hold_json(p_hold_id) || jsonb_build_object(
             'entry_ids', v_entries,
             'charged', coalesce((select jsonb_object_agg(s.credit_type, s.credits) from (
                 select l ->> 'credit_type' as credit_type, sum((l ->> 'credits')::integer) as credits
                 from jsonb_array_elements(v_lines) l group by 1) s), '{}'),
-            'balances', tallybook.available_credits(v_locked_id));
+            'balances', tallybook.available_credits(v_contact_id));
         if p_dry_run then
             raise exception using errcode = 'TB001';
         end if;
@@ -543,9 +525,9 @@ begin
         return tallybook.grant_answer('ok', v_data || '{"dry_run": true, "entry_ids": []}');
     end;
     if p_key is not null then
-        perform tallybook.end_request(p_credential, v_asked_id, p_route, p_key, p_fingerprint, 'ok', v_data);
+        perform tallybook.end_request(p_credential, v_contact_id, p_route, p_key, p_fingerprint, 'ok', v_data);
     end if;
-    perform tallybook.note_credits(v_locked_id, array(select h.credit_type from unnest(v_rows) h));
+    perform tallybook.note_credits(v_contact_id, array(select h.credit_type from unnest(v_rows) h));
     return tallybook.grant_answer('ok', v_data);
 end
 $$;
@@ -563,7 +545,6 @@ as $$
 declare
     v_entry tallybook.credit_entries;
     v_contact_id uuid;
-    v_asked_id uuid;
     v_answer tallybook.answer;
     v_refund bigint;
     v_data jsonb;
@@ -573,15 +554,14 @@ begin
     if not found then
         return tallybook.refuse('ENTRY_NOT_FOUND');
     end if;
-    v_asked_id := tallybook.find_contact(v_entry.contact_id::text);
+    v_contact_id := tallybook.find_contact(v_entry.contact_id::text);
     if p_key is not null and not p_dry_run then
-        v_answer := tallybook.begin_request(p_credential, v_asked_id, p_route, p_key, p_fingerprint);
+        v_answer := tallybook.begin_request(p_credential, v_contact_id, p_route, p_key, p_fingerprint);
         if v_answer.replayed is not null then
             return v_answer;
         end if;
     end if;
-    v_contact_id := tallybook.lock_payer(v_asked_id);
-    if v_contact_id is null then
+    if tallybook.lock_payer(v_contact_id) is null then
         return tallybook.refuse('CONTACT_NOT_FOUND');
     end if;
     select e.id into v_refund from tallybook.credit_entries e where e.reverses_entry_id = p_entry_id;
@@ -604,7 +584,7 @@ begin
         return tallybook.grant_answer('ok', v_data - 'entry_id' || '{"dry_run": true}');
     end;
     if p_key is not null then
-        perform tallybook.end_request(p_credential, v_asked_id, p_route, p_key, p_fingerprint, 'created', v_data);
+        perform tallybook.end_request(p_credential, v_contact_id, p_route, p_key, p_fingerprint, 'created', v_data);
     end if;
     perform tallybook.note_credits(v_contact_id, array[v_entry.credit_type]);
     return tallybook.grant_answer('created', v_data);
@@ -638,7 +618,13 @@ begin
         if v_contact_id is null then
             v_outcome := 'created';
             insert into tallybook.contacts (email, firstname, lastname) values (p_email, p_firstname, p_lastname)
-            returning id into v_contact_id;
+            on conflict do nothing returning id into v_contact_id;
+        end if;
+        if v_contact_id is null then
+            -- HubSpot brought them at this moment.
+            v_outcome := 'already';
+            v_contact_id := tallybook.find_contact('email:' || p_email);
+        elsif v_outcome = 'created' then
             insert into tallybook.credit_balances (contact_id, credit_type)
             select v_contact_id, t.name from tallybook.credit_types t
             where t.welcome_credits > 0 and t.retired_at is null order by t.name;

@@ -35,6 +35,8 @@ Actions = str | Action | Sequence[str | Action]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _LATER = frozenset((429, 500, 502, 503, 504))
+# Answers that say for sure that nothing was done; a database that went away may have committed before.
+_NOTHING_DONE = frozenset(("RATE_LIMITED", "LOCK_TIMEOUT", "CRM_BUSY", "CRM_UNAVAILABLE"))
 
 
 class Tallybook:
@@ -238,7 +240,7 @@ class Tallybook:
                         raise InsufficientCredits(status=402, envelope=envelope)
                     raise refused
                 problem, wait_s = str(refused), _retry_after_s(answer)
-                sent = sent or answer.status_code not in (429, 503)
+                sent = sent or refused.code not in _NOTHING_DONE
             # Several programs that wait for the same thing should not come back at the same moment.
             wait_s = max(wait_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311
             if loop.time() + wait_s >= ends_at:

@@ -38,29 +38,37 @@ class Grace:
         with closing(self._open()) as store, store:
             store.execute(_SCHEMA)
 
-    def take(self, contact: str, actions: Actions) -> bool:
-        """Writes the use down and says whether it may be given; safe among threads and processes."""
+    def take(self, contact: str, actions: Actions) -> str | None:
+        """Writes the use down and gives its key; None: not to be given. Safe in threads and processes."""
         uses = _uses(actions)
         if any(use.name not in self._most or use.name not in self._costs for use in uses):
-            return False
+            return None
+        key = uuid4().hex
         with closing(self._open()) as store, store:
             store.execute("begin immediate")
             for use in uses:
                 used = self._unsettled(store, use.name)
                 wanted = sum(each.quantity for each in uses if each.name == use.name) * self._costs[use.name]
                 if used + wanted > self._most[use.name]:
-                    return False
+                    return None
             store.execute(
                 "insert into uses (key, contact, actions, credits, taken_at) values (?, ?, ?, ?, ?)",
                 (
-                    uuid4().hex,
+                    key,
                     contact,
                     json.dumps([[use.name, use.quantity] for use in uses]),
                     sum(self._costs[use.name] * use.quantity for use in uses),
                     datetime.now(UTC).isoformat(),
                 ),
             )
-        return True
+        return key
+
+    def forget(self, key: str) -> None:
+        """Strikes out a use whose work failed, unless it has been settled or is being settled."""
+        with closing(self._open()) as store, store:
+            store.execute(
+                "delete from uses where key = ? and settled_at is null and tried_at is null", (key,)
+            )
 
     def waiting(self) -> int:
         """How many uses have not been settled; those that were refused stay among them, for a person."""
@@ -80,19 +88,21 @@ class Grace:
             ).fetchall()
         for key, contact, actions, tried_at in rows:
             uses = [Action(name, quantity) for name, quantity in json.loads(actions)]
-            problem = None
-            if not await self._is_charged(client, contact, key, uses, tried_at):
-                self._note(key, tried_at=tried_at or datetime.now(UTC).isoformat())
-                try:
+            problem, sent = None, tried_at is not None
+            try:
+                if not await self._is_charged(client, contact, key, uses, tried_at):
+                    if not self._note(key, tried_at=tried_at or datetime.now(UTC).isoformat()):
+                        continue
+                    sent = False
                     await client.charge(contact, uses, key=key, metadata={"grace_key": key})
-                except CreditsRefused as refused:
-                    problem = refused.code
+            except CreditsRefused as refused:
+                problem = refused.code
             if problem is None:
                 settled += 1
                 self._note(key, settled_at=datetime.now(UTC).isoformat(), problem=None)
             else:
-                # A refusal stored nothing, so its key is as good as new.
-                self._note(key, tried_at=None, problem=problem)
+                # A refused charge stored nothing, so its key is as good as new; not to know says nothing.
+                self._note(key, tried_at=tried_at if sent else None, problem=problem)
         return settled
 
     async def _is_charged(
@@ -113,10 +123,12 @@ class Grace:
         quantity = sum(n for (actions,) in rows for name, n in json.loads(actions) if name == action)
         return int(quantity) * self._costs[action]
 
-    def _note(self, key: str, **columns: str | None) -> None:
+    def _note(self, key: str, **columns: str | None) -> bool:
+        """Whether the use is still there: its work may have failed meanwhile."""
         names = ", ".join(f"{name} = ?" for name in columns)
         with closing(self._open()) as store, store:
-            store.execute(f"update uses set {names} where key = ?", (*columns.values(), key))  # noqa: S608
+            done = store.execute(f"update uses set {names} where key = ?", (*columns.values(), key))  # noqa: S608
+        return done.rowcount > 0
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._file, timeout=10.0, isolation_level=None)

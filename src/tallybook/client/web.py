@@ -7,8 +7,10 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from tallybook.client.blocking import BlockingTallybook
@@ -48,9 +50,10 @@ def requires_credits(
 ) -> Callable[[Handler], Handler]:
     """Holds before the handler runs, captures when it succeeded, releases when it failed.
 
-    An `async def` handler (FastAPI, Starlette) takes a `Tallybook`, a plain one (Flask) a
+    An `async def` handler (FastAPI, Starlette) takes a `Tallybook`, a plain one (Flask, and theirs too) a
     `BlockingTallybook`. `contact` gets the handler's own arguments and says who pays. An exception or an
-    answer of status 400 and above is a failure and costs nothing. Whoever cannot pay gets Tallybook's own 402
+    answer of status 400 and above is a failure and costs nothing. An answer is paid before it is sent: what
+    fails later, in a stream, is not noticed. Whoever cannot pay gets Tallybook's own 402
     answer; when Tallybook cannot be reached the answer is 503 and the handler does not run, unless `grace`
     allows this action so many credits on trust.
     """
@@ -60,82 +63,120 @@ def requires_credits(
         if inspect.iscoroutinefunction(handler):
             if not isinstance(client, Tallybook):
                 raise TypeError("an async handler needs a Tallybook, not a BlockingTallybook")
-            paid = _for_asgi(handler, client, terms)
+            paid = _for_async(handler, client, terms)
         else:
             if not isinstance(client, BlockingTallybook):
                 raise TypeError("a handler without async needs a BlockingTallybook")
-            paid = _for_flask(handler, client, terms)
+            paid = _for_plain(handler, client, terms)
         return cast(Handler, functools.wraps(handler)(paid))
 
     return decorate
 
 
-def _for_asgi(handler: Callable[..., Any], client: Tallybook, terms: _Terms) -> Callable[..., Any]:
-    from starlette.responses import Response  # noqa: PLC0415 - only programs that use it have it
-
-    def answer(problem: CreditsRefused | NotReachable) -> Response:
-        status, body, headers = _problem(problem)
-        return Response(body, status, headers, media_type="application/json")
-
+def _for_async(handler: Callable[..., Any], client: Tallybook, terms: _Terms) -> Callable[..., Any]:
     async def paid(*args: Any, **kwargs: Any) -> Any:
         payer = terms.contact(*args, **kwargs)
         try:
             hold = await client.hold(payer, terms.actions, expires_in_s=terms.expires_in_s)
         except CreditsRefused as refused:
-            return answer(refused)
+            return _answer(refused)
         except NotReachable as away:
-            if terms.grace is None or not await asyncio.to_thread(terms.grace.take, payer, terms.actions):
-                return answer(away)
-            return await handler(*args, **kwargs)
+            return await _on_trust(away, payer, terms, lambda: handler(*args, **kwargs))
         try:
             result = await handler(*args, **kwargs)
         except BaseException:
             await asyncio.shield(client.give_back(hold.id))
             raise
-        if isinstance(result, Response) and result.status_code >= 400:
-            await client.give_back(hold.id)
+        if _has_failed(result):
+            await asyncio.shield(client.give_back(hold.id))
             return result
         try:
             await client.capture_or_give_back(hold.id)
         except (CreditsRefused, NotReachable) as problem:
-            return answer(problem)
+            return _answer(problem)
         return result
 
     return paid
 
 
-def _for_flask(handler: Callable[..., Any], client: BlockingTallybook, terms: _Terms) -> Callable[..., Any]:
-    from flask import Response, make_response  # noqa: PLC0415 - only programs that use it have it
-
-    def answer(problem: CreditsRefused | NotReachable) -> Response:
-        status, body, headers = _problem(problem)
-        return Response(body, status, headers, mimetype="application/json")
-
+def _for_plain(handler: Callable[..., Any], client: BlockingTallybook, terms: _Terms) -> Callable[..., Any]:
     def paid(*args: Any, **kwargs: Any) -> Any:
         payer = terms.contact(*args, **kwargs)
         try:
             hold = client.hold(payer, terms.actions, expires_in_s=terms.expires_in_s)
         except CreditsRefused as refused:
-            return answer(refused)
+            return _answer(refused)
         except NotReachable as away:
-            if terms.grace is None or not terms.grace.take(payer, terms.actions):
-                return answer(away)
-            return handler(*args, **kwargs)
+            return _on_trust_plain(away, payer, terms, lambda: _whole(handler(*args, **kwargs)))
         try:
-            result = make_response(handler(*args, **kwargs))
+            result = _whole(handler(*args, **kwargs))
         except BaseException:
             client.give_back(hold.id)
             raise
-        if result.status_code >= 400:
+        if _has_failed(result):
             client.give_back(hold.id)
             return result
         try:
             client.capture_or_give_back(hold.id)
         except (CreditsRefused, NotReachable) as problem:
-            return answer(problem)
+            return _answer(problem)
         return result
 
     return paid
+
+
+async def _on_trust(away: NotReachable, payer: str, terms: _Terms, work: Callable[[], Awaitable[Any]]) -> Any:
+    key = await asyncio.to_thread(terms.grace.take, payer, terms.actions) if terms.grace else None
+    if terms.grace is None or key is None:
+        return _answer(away)
+    try:
+        result = await work()
+    except BaseException:
+        terms.grace.forget(key)
+        raise
+    if _has_failed(result):
+        await asyncio.to_thread(terms.grace.forget, key)
+    return result
+
+
+def _on_trust_plain(away: NotReachable, payer: str, terms: _Terms, work: Callable[[], Any]) -> Any:
+    key = terms.grace.take(payer, terms.actions) if terms.grace else None
+    if terms.grace is None or key is None:
+        return _answer(away)
+    try:
+        result = work()
+    except BaseException:
+        terms.grace.forget(key)
+        raise
+    if _has_failed(result):
+        terms.grace.forget(key)
+    return result
+
+
+def _flask() -> ModuleType | None:
+    """Flask, while it is what answers. A plain handler may be FastAPI's or Starlette's too."""
+    flask = sys.modules.get("flask")
+    return flask if flask is not None and flask.has_request_context() else None
+
+
+def _whole(result: Any) -> Any:
+    """What a handler gave, with the status that Flask makes of it."""
+    flask = _flask()
+    return result if flask is None else flask.make_response(result)
+
+
+def _has_failed(result: Any) -> bool:
+    status = getattr(result, "status_code", 200)
+    return isinstance(status, int) and status >= 400
+
+
+def _answer(problem: CreditsRefused | NotReachable) -> Any:
+    status, body, headers = _problem(problem)
+    if (flask := _flask()) is not None:
+        return flask.Response(body, status, headers, mimetype="application/json")
+    from starlette.responses import Response  # noqa: PLC0415 - only programs that use it have it
+
+    return Response(body, status, headers, media_type="application/json")
 
 
 def _problem(problem: CreditsRefused | NotReachable) -> tuple[int, str, dict[str, str]]:
