@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from support.factories import balances, book, grant, make_local_contact
+from support.factories import Contact, balances, book, grant, make_local_contact
 from support.push_world import CONTACT
 from tallybook.hubspot.budget import CallKind
 from tallybook.jobs.push_changes import push_until
@@ -357,3 +357,24 @@ async def test_what_is_never_sent_does_not_put_a_contact_into_the_outbox(world):
     await pull_contacts(world.mirror, [student.hubspot_id], kind=CallKind.PULL)
 
     assert await world.outbox() == {}
+
+
+async def test_a_number_nobody_could_read_when_first_met_does_not_keep_the_others_back(world):
+    """Nor is the contact read again and again: the number waits for a person, the rest is told."""
+    hubspot_id = await world.create(
+        "contacts", email="odd@example.com", student_id="1899999", sj_credits="4", cs_credits="3.5"
+    )
+    await pull_contacts(world.mirror, [hubspot_id], kind=CallKind.PULL)
+    contact_id = await world.value("select id from tallybook.contacts where hubspot_id = %s", hubspot_id)
+    # As the import of a live booking leaves it that had cost one of these.
+    await world.rows(
+        "insert into tallybook.credit_balances (contact_id, credit_type) values (%s, 'cs_credits')",
+        contact_id,
+    )
+    await grant(world.db, Contact(contact_id, hubspot_id, "1899999", "odd@example.com"), "sj_credits", 2)
+
+    await push_until(world.mirror, max_s=8)
+
+    assert await world.outbox() == {}
+    shown = await world.properties(CONTACT, hubspot_id)
+    assert (shown["sj_credits"], shown["cs_credits"]) == ("6", "3.5")
