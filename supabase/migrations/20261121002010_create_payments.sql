@@ -33,6 +33,7 @@ create table tallybook.payment_events (
     id text not null,
     kind text not null,
     payment_id text,
+    dispute_id text,
     outcome text not null,
     problem text,
     received_at timestamptz not null default clock_timestamp(),
@@ -40,6 +41,8 @@ create table tallybook.payment_events (
     constraint payment_events_outcome_is_known check (outcome in ('done', 'nothing_to_do', 'refused')),
     constraint payment_events_refused_says_why check ((outcome = 'refused') = (problem is not null))
 );
+
+create index payment_events_payment_idx on tallybook.payment_events (payment_id);
 
 insert into tallybook.application_rights (table_name, privilege)
 select t, p from unnest(array['payments', 'payment_events']) t, unnest(array['insert', 'update']) p;
@@ -120,7 +123,7 @@ $$;
 
 -- Takes back the part of a pack that was refunded, opens or ends a dispute. `p_part` is how much of the price has been
 -- refunded in all, from 0 to 1.
-create function tallybook.change_payment(p_event text, p_kind text, p_intent text, p_part numeric)
+create function tallybook.change_payment(p_event text, p_kind text, p_dispute text, p_intent text, p_part numeric)
 returns tallybook.answer
 language plpgsql volatile
 as $$
@@ -135,13 +138,26 @@ begin
         return tallybook.refuse('ENTRY_NOT_FOUND', jsonb_build_object('payment_intent', p_intent));
     end if;
     if p_kind = 'dispute_won' then
-        perform tallybook.post_payment(v_payment, v_payment.disputed_taken_credits, p_kind, p_event);
+        if not exists (select from tallybook.payment_events e
+                       where e.payment_id = p_intent and e.dispute_id is not distinct from p_dispute
+                           and e.kind = 'dispute_opened' and e.outcome <> 'refused') then
+            -- It has overtaken the dispute it ends.
+            return tallybook.refuse('ENTRY_NOT_FOUND', jsonb_build_object('payment_intent', p_intent));
+        end if;
+        v_moved := tallybook.post_payment(v_payment, v_payment.disputed_taken_credits, p_kind, p_event);
         update tallybook.payments p
         set missing_credits = p.missing_credits - (p.disputed_credits - p.disputed_taken_credits),
-            disputed_credits = 0, disputed_taken_credits = 0
+            disputed_credits = p.disputed_taken_credits - v_moved,
+            disputed_taken_credits = p.disputed_taken_credits - v_moved
         where p.id = v_payment.id;
         return tallybook.grant_answer('ok', jsonb_build_object('outcome', 'done',
-            'contact_id', v_payment.contact_id, 'credits', v_payment.disputed_taken_credits));
+            'contact_id', v_payment.contact_id, 'credits', v_moved));
+    end if;
+    if p_kind = 'dispute_opened' and exists (select from tallybook.payment_events e
+            where e.payment_id = p_intent and e.dispute_id is not distinct from p_dispute
+                and e.kind = 'dispute_won' and e.outcome = 'done') then
+        -- A late word about a dispute that is over.
+        return tallybook.grant_answer('already', jsonb_build_object('outcome', 'nothing_to_do'));
     end if;
     v_wanted := v_payment.credits - v_payment.refunded_credits - v_payment.disputed_credits;
     if p_kind = 'refund' then
@@ -168,7 +184,7 @@ end
 $$;
 
 -- One genuine event of the provider. p_kind: 'paid', 'refund', 'dispute_opened', 'dispute_won', or 'other' for what
--- changes no credits. Repeats change nothing; what is refused is written down with its reason, and alerts.
+-- changes no credits. `p_payment` is the checkout, or which dispute it is. Repeats change nothing; what is refused is written down with its reason, and alerts.
 create function tallybook.take_payment_event(
     p_event text, p_kind text, p_payment text, p_intent text, p_contact text, p_pack text, p_part numeric
 )
@@ -188,9 +204,10 @@ begin
     v_answer := case p_kind
         when 'other' then tallybook.grant_answer('ok', '{"outcome": "nothing_to_do"}')
         when 'paid' then tallybook.grant_pack(p_event, p_payment, p_intent, p_contact, p_pack)
-        else tallybook.change_payment(p_event, p_kind, p_intent, p_part) end;
-    insert into tallybook.payment_events (id, kind, payment_id, outcome, problem)
-    values (p_event, p_kind, coalesce(p_payment, p_intent),
+        else tallybook.change_payment(p_event, p_kind, p_payment, p_intent, p_part) end;
+    insert into tallybook.payment_events (id, kind, payment_id, dispute_id, outcome, problem)
+    values (p_event, p_kind, case when p_kind like 'dispute%' then p_intent else coalesce(p_payment, p_intent) end,
+        case when p_kind like 'dispute%' then p_payment end,
         case when v_answer.refusal is null then v_answer.data ->> 'outcome' else 'refused' end, v_answer.refusal)
     on conflict on constraint payment_events_pkey do update
         set outcome = excluded.outcome, problem = excluded.problem, received_at = excluded.received_at;

@@ -12,6 +12,7 @@ from support.factories import make_local_contact
 from tallybook.domain.errors import ContactNotFound, EntryNotFound, Unauthenticated, ValidationError
 from tallybook.domain.payments import check_signature, parse_event
 from tallybook.usecases.charge_actions import charge_actions
+from tallybook.usecases.erase_contact import erase_contact
 from tallybook.usecases.hold_credits import hold_credits
 from tallybook.usecases.metered import ActionUse
 from tallybook.usecases.show_contact_credits import show_contact_credits
@@ -91,6 +92,45 @@ async def test_a_dispute_takes_everything_back_and_gives_it_again_when_won(db, c
     won = event("charge.dispute.closed", payment_intent="pi_1", status="won")
     assert await take(db, won) == "done"
     assert await balance(db, contact) == 400
+
+
+async def test_a_dispute_that_ends_before_it_opens_is_refused_until_it_has(db, contact):
+    await take(db, checkout(contact))
+    won = event("charge.dispute.closed", payment_intent="pi_1", status="won")
+    with pytest.raises(EntryNotFound):
+        await take(db, won)
+    await take(db, event("charge.dispute.created", payment_intent="pi_1", status="needs_response"))
+    assert await balance(db, contact) == 0
+    assert await take(db, won) == "done"
+    late = event("charge.dispute.funds_withdrawn", payment_intent="pi_1", status="won")
+    assert await take(db, late) == "nothing_to_do"
+    assert await balance(db, contact) == 500
+    second = event("charge.dispute.created", id="dp_2", payment_intent="pi_1", status="needs_response")
+    assert await take(db, second) == "done"
+    assert await balance(db, contact) == 0
+
+
+async def test_an_inquiry_takes_nothing_and_what_it_grows_into_does(db, contact):
+    await take(db, checkout(contact))
+    for name, status, left in (
+        ("created", "warning_needs_response", 500),
+        ("closed", "warning_closed", 500),
+        ("funds_withdrawn", "needs_response", 0),
+        ("created", "needs_response", 0),
+        ("closed", "won", 500),
+    ):
+        await take(db, event(f"charge.dispute.{name}", payment_intent="pi_1", status=status))
+        assert await balance(db, contact) == left
+
+
+async def test_a_payment_follows_a_merge_and_ends_with_the_person(db, contact, owner):
+    await take(db, checkout(contact))
+    survivor = (await make_local_contact(db)).id
+    await owner.execute("select tallybook.merge_contact(%s, %s, 'test')", (contact, survivor))
+    await take(db, event("charge.dispute.created", payment_intent="pi_1"))
+    assert await balance(db, survivor) == 0
+    await erase_contact(db, contact=str(survivor), reason="asked", actor="staff:test")
+    assert await take(db, event("charge.dispute.closed", payment_intent="pi_1", status="won")) == "done"
 
 
 async def test_what_was_spent_or_is_held_is_not_taken_and_somebody_is_told(db, contact, owner):

@@ -32,6 +32,10 @@ DAMAGE = {
         update bookings set refunded = false where id = :cancelled""",
     "reversals_fit": """
         update credit_entries set booking_id = :override where reverses_entry_id is not null""",
+    "payments_are_in_the_ledger": """
+        insert into payments (id, intent, contact_id, pack, credit_type, credits, entry_id)
+        select 'cs_1', 'pi_1', e.contact_id, 'starter', e.credit_type, e.delta, e.id
+        from credit_entries e where (e.contact_id, e.credit_type, e.seq) = (:contact, 'sj_credits', 1)""",
     "one_live_booking_per_day": """
         drop index bookings_one_live_per_day_and_type;
         update mock_exams o

@@ -15,6 +15,8 @@ from tallybook.domain.errors import Unauthenticated, ValidationError
 
 SIGNATURE_LASTS_S = 300
 
+_DISPUTE = frozenset(("charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.closed"))
+
 
 class PaymentKind(StrEnum):
     """What an event does to credits."""
@@ -29,7 +31,11 @@ class PaymentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PaymentEvent:
-    """One event, as far as credits are concerned. `part` is how much of the price was refunded in all."""
+    """One event, as far as credits are concerned.
+
+    `payment_id` is the checkout or, about a dispute, which one; `part` is how much of the price was
+    refunded in all.
+    """
 
     id: str
     kind: PaymentKind
@@ -65,7 +71,7 @@ def parse_event(event: Mapping[str, Any]) -> PaymentEvent:
     if name in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
         return _checkout(event_id, thing)
     intent = _id(thing.get("payment_intent"))
-    if name in ("charge.refunded", "charge.dispute.created", "charge.dispute.closed") and intent is None:
+    if intent is None:
         # A charge that was made outside of any checkout of ours.
         return PaymentEvent(event_id, PaymentKind.OTHER)
     if name == "charge.refunded":
@@ -75,11 +81,17 @@ def parse_event(event: Mapping[str, Any]) -> PaymentEvent:
         return PaymentEvent(
             event_id, PaymentKind.REFUND, intent=intent, part=Decimal(refunded) / Decimal(amount)
         )
-    if name == "charge.dispute.created":
-        return PaymentEvent(event_id, PaymentKind.DISPUTE_OPENED, intent=intent)
-    if name == "charge.dispute.closed" and thing.get("status") == "won":
-        return PaymentEvent(event_id, PaymentKind.DISPUTE_WON, intent=intent)
+    if name in _DISPUTE:
+        status = _text(thing, "status") or ""
+        return PaymentEvent(event_id, _dispute(name, status), payment_id=_text(thing, "id"), intent=intent)
     return PaymentEvent(event_id, PaymentKind.OTHER, intent=intent)
+
+
+def _dispute(name: str, status: str) -> PaymentKind:
+    # An inquiry (`warning_...`) moves no money; what it grows into tells of the funds.
+    if name == "charge.dispute.closed":
+        return PaymentKind.DISPUTE_WON if status == "won" else PaymentKind.OTHER
+    return PaymentKind.OTHER if status.startswith("warning_") else PaymentKind.DISPUTE_OPENED
 
 
 def _checkout(event_id: str, session: Mapping[str, Any]) -> PaymentEvent:

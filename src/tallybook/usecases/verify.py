@@ -20,6 +20,7 @@ INVARIANTS = (
     "bookings_are_paid_once",
     "refunds_are_as_marked",
     "reversals_fit",
+    "payments_are_in_the_ledger",
     "one_live_booking_per_day",
     "no_live_bookings_overlap",
     "bookings_repeat_their_session",
