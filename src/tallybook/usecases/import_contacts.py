@@ -7,21 +7,18 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-import msgspec
-
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.mirror import MirroredType, Outcome
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import HubSpotClient
 from tallybook.hubspot.fields import RemoteContact, contact_properties, parse_contact
-from tallybook.hubspot.walk import RangeLeft, walk
+from tallybook.hubspot.walk import walk
 from tallybook.postgres.pool import Database
 from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.ask_to_read import ask_to_read
+from tallybook.usecases.import_records import STATISTICS_AFTER_PAGES, left_of_last_time, remember
 
-_STATE = "import:contacts"
-# Plans made for empty tables get slower with every page; autovacuum would notice minutes later.
-_STATISTICS_AFTER_PAGES = frozenset((10, 100, 1_000))
+_STATE = "contacts"
 
 
 @dataclass(slots=True)
@@ -72,7 +69,7 @@ async def import_contacts(
     it. Raises CrmBusy, CrmUnavailable, SetupError, DatabaseUnavailable; what was stored until then stays.
     """
     started = time.monotonic()
-    left = None if dry_run or limit is not None else await _left_of_last_time(db)
+    left = None if dry_run or limit is not None else await left_of_last_time(db, _STATE)
     result = ImportResult(resumed=left is not None)
     pages = walk(client, "contacts", properties=contact_properties(catalog), kind=CallKind.IMPORT, left=left)
     page_number = 0
@@ -85,14 +82,14 @@ async def import_contacts(
                 students = students[: limit - result.students]
             if not dry_run:
                 await _store(db, students, batch_size=batch_size, result=result)
-                if page_number in _STATISTICS_AFTER_PAGES:
+                if page_number in STATISTICS_AFTER_PAGES:
                     await db.fetch_all("refresh_statistics")
             result.count(students)
             result.read += len(contacts)
             result.total = page.total
             result.duration_s = time.monotonic() - started
             if not dry_run and limit is None:
-                await _remember(db, page.left)
+                await remember(db, _STATE, page.left)
             on_progress(result)
             if limit is not None and result.students >= limit:
                 return result
@@ -118,13 +115,3 @@ async def _store(
         ]
         if again:
             await ask_to_read(db, MirroredType.CONTACT, again)
-
-
-async def _left_of_last_time(db: Database) -> tuple[RangeLeft, ...] | None:
-    row = await db.fetch_one("load_sync_state", {"name": _STATE})
-    return (msgspec.json.decode(row[0], type=tuple[RangeLeft, ...]) or None) if row else None
-
-
-async def _remember(db: Database, left: tuple[RangeLeft, ...]) -> None:
-    value = msgspec.json.encode(left).decode()
-    await db.fetch_all("save_sync_state", {"name": _STATE, "value": value})

@@ -17,7 +17,7 @@ from tallybook.postgres.pool import Database
 from tallybook.usecases.mirror import Mirror
 
 # Plans made for empty tables get slower with every page; autovacuum would notice minutes later.
-_STATISTICS_AFTER_PAGES = frozenset((10, 100, 1_000))
+STATISTICS_AFTER_PAGES = frozenset((10, 100, 1_000))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +56,7 @@ async def import_records(
     """
     started = time.monotonic()
     remembers = not dry_run and limit is None
-    left = await _left_of_last_time(mirror.db, of) if remembers else None
+    left = await left_of_last_time(mirror.db, of) if remembers else None
     result.resumed = left is not None
     pages = walk(
         mirror.client,
@@ -72,13 +72,13 @@ async def import_records(
             page_number += 1
             records = page.records if limit is None else page.records[: limit - result.read]
             await take(records)
-            if not dry_run and page_number in _STATISTICS_AFTER_PAGES:
+            if not dry_run and page_number in STATISTICS_AFTER_PAGES:
                 await mirror.db.fetch_all("refresh_statistics")
             result.read += len(records)
             result.total = page.total
             result.duration_s = time.monotonic() - started
             if remembers:
-                await _remember(mirror.db, of, page.left)
+                await remember(mirror.db, of, page.left)
             on_progress()
             if limit is not None and result.read >= limit:
                 return
@@ -88,11 +88,13 @@ async def import_records(
     result.duration_s = time.monotonic() - started
 
 
-async def _left_of_last_time(db: Database, of: MirroredType) -> tuple[RangeLeft, ...] | None:
+async def left_of_last_time(db: Database, of: str) -> tuple[RangeLeft, ...] | None:
+    """What the last import `of` these left to be read; None: nothing."""
     row = await db.fetch_one("load_sync_state", {"name": f"import:{of}"})
     return (msgspec.json.decode(row[0], type=tuple[RangeLeft, ...]) or None) if row else None
 
 
-async def _remember(db: Database, of: MirroredType, left: tuple[RangeLeft, ...]) -> None:
+async def remember(db: Database, of: str, left: tuple[RangeLeft, ...]) -> None:
+    """Keeps what is left for the next import."""
     value = msgspec.json.encode(left).decode()
     await db.fetch_all("save_sync_state", {"name": f"import:{of}", "value": value})
