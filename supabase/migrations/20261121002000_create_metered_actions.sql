@@ -193,6 +193,7 @@ as $$
 declare
     v_short text;
     v_unknown boolean;
+    v_free_at timestamptz;
 begin
     select string_agg(n.value::bigint - coalesce(b.balance - tallybook.held_now(b), 0) || ' more of: ' || t.token_name, '; '
                order by t.name) filter (where coalesce(b.balance - tallybook.held_now(b), 0) < n.value::bigint),
@@ -207,6 +208,16 @@ begin
     elsif v_short is null then
         return null;
     end if;
+    -- Holds that end would be enough: then it may help to wait, too.
+    select max(h.expires_at) into v_free_at
+    from tallybook.credit_holds h
+    where h.contact_id = p_contact_id and p_needed ? h.credit_type and h.closed_at is null
+    having not exists (
+        select from jsonb_each_text(p_needed) n
+        left join tallybook.credit_balances b on b.contact_id = p_contact_id and b.credit_type = n.key
+        where coalesce(b.balance, 0) < n.value::bigint);
+    v_short := v_short || coalesce('; or wait until ' || tallybook.instant(v_free_at)
+                                   || ', when what is held has been used or is free again', '');
     return tallybook.refuse('INSUFFICIENT_CREDITS', jsonb_build_object('needed', p_needed, 'what_helps', v_short,
         'credits', (
             select jsonb_agg(jsonb_build_object('credit_type', t.name, 'token_name', t.token_name,

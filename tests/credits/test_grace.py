@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from typing import Any
 
@@ -208,3 +210,24 @@ async def test_a_database_that_went_away_leaves_the_outcome_unknown():
         with pytest.raises(NotReachable) as away:
             await tallybook.charge("email:a@b.c", "audio_upload")
     assert away.value.outcome_unknown
+
+
+def test_a_fork_while_a_call_begins_leaves_a_client_that_works():
+    script = """
+import os, signal
+from tallybook.client import BlockingTallybook, NotReachable
+client = BlockingTallybook("http://127.0.0.1:9", "tb_x_y", deadline_s=0.2)
+client._lock.acquire()
+child = os.fork()
+if child == 0:
+    signal.alarm(5)
+    try:
+        client.costs()
+    except NotReachable:
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=20
+    )
+    assert ran.stdout.strip() == "7", ran.stderr

@@ -81,6 +81,10 @@ async def test_a_refusal_tells_what_is_held_and_until_when(db):
         await charge(db, contact)
     [line] = refused.value.details["credits"]
     assert (line["available"], line["held"], line["held_until"]) == (2, 5, held["expires_at"])
+    assert f"or wait until {held['expires_at']}" in refused.value.details["what_helps"]
+    with pytest.raises(InsufficientCredits) as refused:
+        await charge(db, contact, [ActionUse("docx_processing", 2)])
+    assert "wait" not in refused.value.details["what_helps"]
 
 
 async def test_a_key_makes_a_repeat_safe(db):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -42,6 +43,10 @@ class BlockingTallybook:
         self._tallybook: Tallybook | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
+        forked = weakref.WeakMethod(self._forked)
+        # The system may have no fork at all.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: (renew := forked()) and renew())
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +103,10 @@ class BlockingTallybook:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+    def _forked(self) -> None:
+        # Whoever held the lock at the fork is not in this process to let it go.
+        self._lock = threading.Lock()
 
     def _started(self) -> tuple[asyncio.AbstractEventLoop, Tallybook]:
         with self._lock:
