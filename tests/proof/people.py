@@ -332,6 +332,7 @@ class People:
     async def _ask(self, method, path, **call):
         """(code of the refusal or None, data). Asked again with the same key until the answer is definite."""
         deadline = asyncio.get_running_loop().time() + _RETRY_FOR_S
+        doubtful = False
         while True:
             asked = time.monotonic()
             try:
@@ -340,13 +341,17 @@ class People:
                 answer = None
             else:
                 self.truth.waited_s.append(time.monotonic() - asked)
-            if answer is not None and answer.status_code < 500:
+            if answer is not None:
                 body = answer.json()
                 if body["success"]:
                     return None, body["data"]
                 code = body["error"]["code"]
-                if code not in {"IDEMPOTENCY_IN_PROGRESS", "RATE_LIMITED"}:
+                if answer.status_code < 500 and code not in {"IDEMPOTENCY_IN_PROGRESS", "RATE_LIMITED"}:
                     return code, None
+                # Not known here and HubSpot does not answer: nothing was decided, then or before.
+                if code in {"CRM_BUSY", "CRM_UNAVAILABLE"} and not doubtful:
+                    return code, None
+            doubtful = doubtful or answer is None or code == "DATABASE_UNAVAILABLE"
             if asyncio.get_running_loop().time() > deadline:
                 raise TimeoutError(f"{method} {path} got no definite answer: {answer and answer.text}")
             await asyncio.sleep(0.2 + self.rng.random() * 0.3)
