@@ -82,6 +82,32 @@ def test_only_what_shows_credits_knows_the_cache():
     assert changed_contact("check_credits", {}) is None
 
 
+async def test_every_statement_that_may_change_a_balance_forgets(owner):
+    """Which functions write entries, themselves or through others, is read from the database."""
+    cursor = await owner.execute(
+        "select proname, prosrc from pg_proc where pronamespace = 'tallybook'::regnamespace"
+    )
+    bodies = dict(await cursor.fetchall())
+    changing = {name for name, body in bodies.items() if "insert into tallybook.credit_entries" in body}
+    while more := {
+        name
+        for name, body in bodies.items()
+        if name not in changing and any(f"tallybook.{each}(" in body for each in changing)
+    }:
+        changing |= more
+    queries = {
+        file.stem
+        for file in (SOURCES / "postgres" / "queries").glob("*.sql")
+        if any(f"tallybook.{each}(" in file.read_text("utf-8") for each in changing)
+    }
+    assert {"book_seat", "charge_actions", "refund_use"} <= queries
+    # This one chooses its function as it runs.
+    queries.add("resolve_conflict")
+    # It names the functions only to say who may call them.
+    queries.remove("secure_schema")
+    assert [name for name in sorted(queries) if changed_contact(name, {}) is None] == []
+
+
 @pytest.fixture(scope="module")
 async def service(start_service):
     return await start_service(CREDITS_CACHE_TTL_S="300")

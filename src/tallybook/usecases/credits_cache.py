@@ -14,19 +14,30 @@ EVERYBODY = "*"
 _MOST_ENTRIES = 50_000
 _CHANGES = frozenset(
     (
+        "absorb_bookings",
         "absorb_contacts",
+        "absorb_mock_exams",
         "adjust_credits",
         "book_seat",
         "cancel_booking",
         "cancel_bookings",
         "charge_actions",
         "close_hold",
+        "correct_people",
         "create_contact",
         "end_sessions",
+        "erase_contact",
         "hold_credits",
+        "keep_ours",
+        "mark_contacts_deleted",
         "move_booking",
+        "open_people",
         "refund_use",
+        "repeat_decisions",
+        "resolve_conflict",
+        "restore_contact",
         "sign_in",
+        "take_over_booking",
         "take_payment_event",
     )
 )
