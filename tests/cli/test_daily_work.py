@@ -165,7 +165,7 @@ def test_a_scheduled_session_is_recorded_as_open_by_the_worker(tallybook):
     tallybook(*exam, "--set", "c", "--opens-at", "2027-03-01 08:00")
     assert '"opened":1' in tallybook("worker", "--once").stdout
     assert sorted(each["activation"] for each in tallybook.json("exam", "list")) == ["active", "scheduled"]
-    assert '"opened":0' in tallybook("worker", "--once").stdout
+    assert "opened" not in tallybook("worker", "--once").stdout
 
 
 def test_a_staff_account_is_added_from_a_pipe_and_opens_the_docs(tallybook):

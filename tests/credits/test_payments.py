@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
@@ -184,24 +184,28 @@ def test_a_signature_of_the_official_library_is_accepted():
     stripe.WebhookSignature.verify_header(body, signed(body), SECRET, tolerance=300)
 
 
+def in_s(seconds):
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
 @pytest.mark.parametrize(
     "header",
     [
-        None,
-        "",
-        "t=1,v1=00",
-        "v1=00",
-        f"t={int(datetime.now(UTC).timestamp())}",
-        signed("{}", secret="other"),
-        signed("[]"),
-        signed("{}", at=datetime.fromtimestamp(datetime.now(UTC).timestamp() - 301, UTC)),
-        signed("{}", at=datetime.fromtimestamp(datetime.now(UTC).timestamp() + 400, UTC)),
-        "t=" + "9" * 5000 + ",v1=00",
+        lambda: None,
+        lambda: "",
+        lambda: "t=1,v1=00",
+        lambda: "v1=00",
+        lambda: f"t={int(datetime.now(UTC).timestamp())}",
+        lambda: signed("{}", secret="other"),
+        lambda: signed("[]"),
+        lambda: signed("{}", at=in_s(-301)),
+        lambda: signed("{}", at=in_s(310)),
+        lambda: "t=" + "9" * 5000 + ",v1=00",
     ],
 )
 def test_every_other_signature_is_refused(header):
     with pytest.raises(Unauthenticated):
-        check_signature(header, b"{}", secret=SECRET, now=datetime.now(UTC))
+        check_signature(header(), b"{}", secret=SECRET, now=datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
