@@ -24,6 +24,7 @@ OPEN = {
     "POST /api/admin/login",
     "POST /api/admin/logout",
     "POST /api/admin/sync/retry",
+    "POST /api/admin/sync/reconcile",
     "POST /api/admin/sync/dead-letters/{type}/{letter}/retry",
     "POST /api/admin/sync/lanes/{lane}/resume",
     "DELETE /api/admin/cache/contact/{student_id}",
