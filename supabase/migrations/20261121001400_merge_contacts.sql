@@ -229,6 +229,17 @@ begin
 end
 $$;
 
+-- Whether all entries of a history came after the last answer absorbed, and a number is among them.
+create function tallybook.is_newer_throughout(p_entries jsonb, p_since timestamptz)
+returns boolean
+language sql immutable
+set search_path = ''
+as $$
+    select coalesce(bool_and((e ->> 'at')::timestamptz > p_since)
+            and bool_or(e ->> 'number' is not null and not (e ->> 'empty')::boolean), false)
+    from jsonb_array_elements(p_entries) e
+$$;
+
 -- The numbers of an answer that may hold own writes nobody has read: entry by entry, from the base on, own ones
 -- move the base, all others are edits. The caller holds the contact's lock.
 create function tallybook.absorb_history(p_answer jsonb, p_contact_id uuid, p_since timestamptz)
@@ -249,6 +260,8 @@ declare
         select case when c.crm_stamp is null then jsonb_array_length(p_answer -> 'history' -> 'stamps') < 20
                     else p_answer -> 'history' -> 'stamps' ? c.crm_stamp end
         from tallybook.contacts c where c.id = p_contact_id);
+    v_none_is_ours boolean := (
+        select c.crm_stamp is not distinct from p_answer ->> 'stamp' from tallybook.contacts c where c.id = p_contact_id);
 begin
     for v_type in
         select t.name, t.hubspot_property, b.balance, b.crm_base, b.crm_unset,
@@ -262,6 +275,10 @@ begin
         order by t.name
     loop
         v_seen := tallybook.entries_seen(v_type.entries, v_type.crm_base, v_type.crm_unset, p_since);
+        -- More was typed than HubSpot keeps: as long as nobody but people wrote, the sum is the difference all the same.
+        if v_seen is null and v_none_is_ours and tallybook.is_newer_throughout(v_type.entries, p_since) then
+            v_seen := 0;
+        end if;
         if v_seen is null or (v_seen < jsonb_array_length(v_type.entries) and not v_all_stamps) then
             perform tallybook.open_conflict('contact', p_contact_id, v_type.name, 'gap', v_type.balance::text,
                 coalesce(v_type.odd_text, v_type.number),

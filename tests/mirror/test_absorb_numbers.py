@@ -300,6 +300,25 @@ async def test_a_number_typed_before_a_text_that_is_none_counts(db, owner, ada, 
     assert await dirty(owner, ada) == {"sj_credits": 8}
 
 
+async def test_more_typed_than_hubspot_keeps_is_the_difference_while_nobody_else_wrote(db, owner, ada):
+    """5, then 25 edits up to 30 and a text: of the 20 kept none is the 5, and yet nothing is missing."""
+    typed = history(*((6 + n, 11 + n, False) for n in range(20)), (26, None, False))
+    others = dict.fromkeys(set(MIRRORED) - {"sj_credits"}, 0)
+    shown = {"balances": others, "unreadable": {"sj_credits": "lots"}, "history": typed}
+    assert await absorb(db, ada, 26, **shown) is Outcome.ABSORBED
+    assert (await balances(db, ada))["sj_credits"] == 30
+    assert [each[:2] for each in await conflicts(owner, ada)] == [("sj_credits", "unreadable")]
+
+
+async def test_control_more_typed_than_hubspot_keeps_beside_a_write_of_ours_is_a_gap(db, owner, ada):
+    """Negative control: a write of ours among the entries that are gone makes the difference worthless."""
+    await pushed(owner, ada, 1)
+    typed = history(*((6 + n, 11 + n, False) for n in range(20)))
+    await absorb(db, ada, 26, stamp="1 sj_credits=9", credits={"sj_credits": 30}, history=typed)
+    assert (await balances(db, ada))["sj_credits"] == 5
+    assert [each[:2] for each in await conflicts(owner, ada)] == [("sj_credits", "gap")]
+
+
 async def test_unreadable_entries_do_not_break_the_chain(db, owner, ada):
     """5, "lots", 8, our 7: the text in between is nobody's number, the 3 more are."""
     await grant(db, ada, "sj_credits", 2)
