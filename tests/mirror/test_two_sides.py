@@ -48,7 +48,8 @@ async def test_random_edits_on_both_sides_under_faults_and_kills_all_arrive_once
     print(f"{result.truth.edits} edits, race rate {result.truth.race_rate():.0%}, {dict(result.trouble)}")
     assert not result.audit.wrong, "\n".join(result.audit.wrong)
     assert result.truth.race_rate() > 0.1
-    assert result.trouble["worker killed"] > 0
+    # Which of them the seed hits depends on how fast the machine is.
+    assert result.trouble["worker killed"] + result.trouble["server killed"] > 0
 
 
 # -- single races, and what they are worth: merges that are broken on purpose fail them -----------------
