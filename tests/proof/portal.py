@@ -21,7 +21,9 @@ class Portal:
 
     @classmethod
     def at(cls, url):
-        return cls(url, httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False))
+        # Given up before the portal gives them up: an edit on a connection that just ended would be in doubt.
+        limits = httpx.Limits(keepalive_expiry=1.0)
+        return cls(url, httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False, limits=limits))
 
     async def record(self, kind, hubspot_id):
         """A record with values, histories (newest first) and associations; None when there is none."""
