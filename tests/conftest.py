@@ -1,5 +1,7 @@
 """A real PostgreSQL for everybody: one server per run, a cloned database per test, verified at its end."""
 
+import os
+import shutil
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +14,10 @@ from support.server import SETTINGS, SUPERUSER, TestServer
 from tallybook.postgres.embedded import EmbeddedServer
 from tallybook.postgres.pool import Database
 from tallybook.usecases.verify import verify
+
+SHARED_MEMORY = Path("/dev/shm")
+# For two processes of the suite; what one uses at most was seen to stay under 1 GB.
+ROOM_NEEDED = 4 << 30
 
 
 def pytest_configure(config):
@@ -27,9 +33,21 @@ def data_dir():
 
     Run as root, PostgreSQL before 16 goes back to its directory by name, as another account.
     """
-    with tempfile.TemporaryDirectory(prefix="tallybook-test-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tallybook-test-", dir=_memory()) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
+
+
+def _memory():
+    """A folder in memory where there is room for it, else None: each test copies a database.
+
+    Measured while another program flushed its files: 22 ms a copy in memory, 300 ms on disk.
+    """
+    try:
+        room = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
+    return SHARED_MEMORY if room >= ROOM_NEEDED and os.access(SHARED_MEMORY, os.W_OK) else None
 
 
 @pytest.fixture(scope="session")

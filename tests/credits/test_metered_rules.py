@@ -191,6 +191,23 @@ async def test_what_is_overdue_can_be_spent_although_nobody_swept(db, owner):
     assert (await charge(db, contact))["balances"]["credits"] == 0
 
 
+async def test_a_hold_that_ends_while_its_contact_is_decided_about_still_counts(db, owner):
+    """Between the lock, which gave back what was overdue, and the counting."""
+    contact = await person(db, 5)
+    await hold(db, contact)
+    await owner.execute("create temporary table found (refusal text, held integer)")
+    await owner.execute(f"""
+        do $$ begin
+            perform tallybook.lock_payer('{contact}');
+            update tallybook.credit_holds set expires_at = clock_timestamp();
+            insert into found select r.refusal, tallybook.held_now(b)
+            from tallybook.credit_balances b, tallybook.payment_refusal('{contact}', '{{"credits": 1}}') r
+            where b.contact_id = '{contact}' and b.credit_type = 'credits';
+        end $$""")
+    found = await (await owner.execute("select refusal, held from found")).fetchone()
+    assert found == ("INSUFFICIENT_CREDITS", 5)
+
+
 async def test_the_sweeper_gives_back_overdue_holds(db, owner):
     contacts = [await person(db, 5) for _ in range(3)]
     for contact in contacts:

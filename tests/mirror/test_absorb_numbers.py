@@ -319,6 +319,27 @@ async def test_control_more_typed_than_hubspot_keeps_beside_a_write_of_ours_is_a
     assert [each[:2] for each in await conflicts(owner, ada)] == [("sj_credits", "gap")]
 
 
+async def test_a_number_that_no_unread_write_of_ours_named_is_known_however_much_was_typed(db, owner, ada):
+    """Our write set cs_credits to 2 before HubSpot went away; sj_credits was typed from 5 to 30 meanwhile."""
+    await pushed(owner, ada, 2)
+    typed = tuple((6 + n, 11 + n, False) for n in range(20))
+    seen = history(*typed, cs_credits=((-9, 0, False), (1, 2, True)), stamps=("1", "2 cs_credits=2"))
+    shown = {"sj_credits": 30, "cs_credits": 2}
+    await absorb(db, ada, 26, stamp="2 cs_credits=2", credits=shown, history=seen)
+    assert (await balances(db, ada))["sj_credits"] == 30
+    assert await conflicts(owner, ada) == []
+
+
+@pytest.mark.parametrize("stamps", [("1 sj_credits=9", "2 cs_credits=2"), tuple(f"{n}" for n in range(20))])
+async def test_control_what_an_unread_write_named_or_may_have_named_is_a_gap(db, owner, ada, stamps):
+    """Negative control: among the entries that are gone is a write of ours, or more writes than are shown."""
+    await pushed(owner, ada, 30)
+    typed = history(*((6 + n, 11 + n, False) for n in range(20)), stamps=stamps)
+    await absorb(db, ada, 26, stamp=stamps[-1], credits={"sj_credits": 30, "cs_credits": 0}, history=typed)
+    assert (await balances(db, ada))["sj_credits"] == 5
+    assert [each[:2] for each in await conflicts(owner, ada)] == [("sj_credits", "gap")]
+
+
 async def test_unreadable_entries_do_not_break_the_chain(db, owner, ada):
     """5, "lots", 8, our 7: the text in between is nobody's number, the 3 more are."""
     await grant(db, ada, "sj_credits", 2)

@@ -19,6 +19,7 @@ SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "max_wal_size": "256MB",
     "max_connections": "200",
     # A test's database lives for a moment; statistics of the template are taken once.
     "autovacuum": "off",
@@ -49,7 +50,7 @@ class TestServer:
         async with await psycopg.AsyncConnection.connect(
             self.uri(TEMPLATE, SUPERUSER), autocommit=True
         ) as admin:
-            await admin.execute("vacuum (analyze, freeze)")
+            await admin.execute("vacuum (full, freeze, analyze)")
 
     async def create_database(self, *, template=TEMPLATE):
         """A new database like the template, owned by the owner; its name."""
