@@ -47,6 +47,7 @@ from tallybook.usecases.check_readiness import (
 )
 from tallybook.usecases.credits_cache import EVERYBODY, CreditsCache, changed_contact
 from tallybook.usecases.find_student import Students
+from tallybook.usecases.guard_mirror import PortalGuard, demand_same_portal_to_read
 from tallybook.usecases.keys import find_key
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.record_crm_calls import CrmCallCounts
@@ -79,21 +80,12 @@ class Parts:
     catalog: Catalog
     db: Database
     hubspot: HubSpotClient
+    mirror: Mirror
+    portal: PortalGuard
     students: Students
     crm_calls: CrmCallCounts
     credits_cache: CreditsCache | None = None
     changes: ChangeBus | None = None
-
-    @property
-    def mirror(self) -> Mirror:
-        """Both sides, for what keeps them in step."""
-        return Mirror(
-            db=self.db,
-            client=self.hubspot,
-            catalog=self.catalog,
-            time_zone=self.settings.tallybook_time_zone,
-            observe=self.settings.observes,
-        )
 
     @property
     def has_hubspot(self) -> bool:
@@ -146,13 +138,23 @@ def assemble(settings: Settings, *, pool_size: int | None = None) -> Parts:
     hubspot = HubSpotClient(
         connection, budget=_budget(settings, db, connection.answer_timeout_s), observer=counts
     )
+    mirror = Mirror(
+        db=db,
+        client=hubspot,
+        catalog=catalog,
+        time_zone=settings.tallybook_time_zone,
+        observe=settings.observes,
+    )
+    portal = PortalGuard(partial(demand_same_portal_to_read, mirror))
     cache, changes = _display_cache(settings, db)
     return Parts(
         settings=settings,
         catalog=catalog,
         db=db,
         hubspot=hubspot,
-        students=Students(hubspot, db, catalog),
+        mirror=mirror,
+        portal=portal,
+        students=Students(hubspot, db, catalog, portal),
         crm_calls=counts,
         credits_cache=cache,
         changes=changes,
@@ -374,7 +376,7 @@ def _api_config(settings: Settings) -> ApiConfig:
 
 
 async def _refresh_contact(parts: Parts, contact: str) -> UUID:
-    return await refresh_contact(parts.mirror, contact=contact)
+    return await refresh_contact(parts.mirror, parts.portal, contact=contact)
 
 
 async def _readiness(parts: Parts) -> Readiness:

@@ -1,6 +1,7 @@
 """A student whom HubSpot knows better than we do, while a write of ours has not been read back yet."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,7 @@ from tallybook.hubspot.budget import CallKind
 from tallybook.usecases.check_credits import check_credits
 from tallybook.usecases.find_student import Students
 from tallybook.usecases.grant_credits import grant_credits
+from tallybook.usecases.guard_mirror import PortalGuard, demand_same_portal_to_read
 from tallybook.usecases.pull_contacts import pull_contacts
 
 
@@ -41,7 +43,7 @@ async def ada(portal, mirror, owner):
 
 
 async def ask(mirror, client):
-    students = Students(client, mirror.db, CATALOG)
+    students = Students(client, mirror.db, CATALOG, PortalGuard(partial(demand_same_portal_to_read, mirror)))
     answer = await check_credits(
         mirror.db,
         students,

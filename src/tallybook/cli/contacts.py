@@ -74,7 +74,7 @@ def refresh(contact: Contact, *, as_json: AsJson = False) -> None:
     from tallybook.usecases.show_contact import show_contact
 
     async def work(parts: Parts) -> dict[str, Any]:
-        contact_id = await refresh_contact(parts.mirror, contact=checked(contact))
+        contact_id = await refresh_contact(parts.mirror, parts.portal, contact=checked(contact))
         return await show_contact(parts.db, contact=str(contact_id))
 
     _show(with_parts(work), as_json=as_json)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
+from functools import partial
 
 import structlog
 
-from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, TallybookError
+from tallybook.domain.errors import TallybookError
 from tallybook.domain.mirror import MirroredType
 from tallybook.jobs.lease import JobResult
 from tallybook.jobs.pauses import pause
-from tallybook.usecases.guard_mirror import demand_same_portal
+from tallybook.usecases.guard_mirror import PortalGuard, demand_same_portal
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.outbox import Claim
 from tallybook.usecases.push_changes import LANES, PushResult, claim_batch, push_claimed
@@ -24,7 +24,6 @@ _POLL_S = 0.25
 _SHORTEST_WAIT_S = 0.005
 _SOON_S = 3.0
 _AFTER_ERROR_S = 2.0
-_SAME_PORTAL_S = 60.0
 # Longer than a call may take: what is on its way when everything stops is brought to its end.
 _STOP_WITHIN_S = 30.0
 
@@ -36,7 +35,7 @@ async def run_push(mirror: Mirror, stop: asyncio.Event) -> None:
     if mirror.observe:
         await stop.wait()
         return
-    portal = _SamePortal(mirror)
+    portal = PortalGuard(partial(demand_same_portal, mirror))
     async with asyncio.TaskGroup() as lanes:
         for lane in LANES:
             lanes.create_task(_Lane(mirror, lane, stop, portal).run())
@@ -46,11 +45,12 @@ async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
     """Pushes what waits now, without lingering, for `max_s` seconds at most; `done`: nothing due is left."""
     if mirror.observe:
         return JobResult()
-    await demand_same_portal(mirror)
+    look = partial(demand_same_portal, mirror)
+    await look()
     ends_at = time.monotonic() + max_s
     counts: Counter[str] = Counter()
     while True:
-        stop, portal = asyncio.Event(), _SamePortal(mirror, is_known=True)
+        stop, portal = asyncio.Event(), PortalGuard(look, is_known=True)
         rounds = [_Lane(mirror, lane, stop, portal) for lane in LANES]
         results = await asyncio.gather(*(each.drain(ends_at=ends_at) for each in rounds))
         for found in results:
@@ -58,32 +58,6 @@ async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
         claimed = sum(found["claimed"] for found in results)
         if claimed == 0 or time.monotonic() >= ends_at:
             return JobResult(dict(counts), done=claimed == 0)
-
-
-class _SamePortal:
-    """Asks once a minute whether this database and this portal belong together; until then nothing goes."""
-
-    def __init__(self, mirror: Mirror, *, is_known: bool = False) -> None:
-        self._mirror = mirror
-        self._is_known = is_known
-        self._asked_at = time.monotonic() if is_known else -math.inf
-        self._asking = asyncio.Lock()
-
-    async def demand(self) -> None:
-        """Raises SetupError where they do not; what may pass only while it has never been known."""
-        async with self._asking:
-            if self._is_known and time.monotonic() - self._asked_at < _SAME_PORTAL_S:
-                return
-            try:
-                await demand_same_portal(self._mirror)
-            except SetupError:
-                self._is_known = False
-                raise
-            except (CrmBusy, CrmUnavailable):
-                if not self._is_known:
-                    raise
-            self._is_known = True
-            self._asked_at = time.monotonic()
 
 
 class _Lane:
@@ -94,7 +68,7 @@ class _Lane:
         mirror: Mirror,
         lane: MirroredType,
         stop: asyncio.Event,
-        portal: _SamePortal,
+        portal: PortalGuard,
     ) -> None:
         self._mirror = mirror
         self._lane = lane

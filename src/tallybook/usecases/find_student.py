@@ -25,6 +25,7 @@ from tallybook.hubspot.fields import (
 from tallybook.postgres.pool import Database
 from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.ask_to_read import ask_to_read
+from tallybook.usecases.guard_mirror import PortalGuard
 
 _log = structlog.get_logger(__name__)
 
@@ -63,10 +64,17 @@ class Students:
         client: HubSpotClient,
         db: Database,
         catalog: Catalog,
+        portal: PortalGuard,
     ) -> None:
         def gatherer(kind: CallKind, id_property: str | None) -> _Gatherer:
             return _Gatherer(
-                client, db, catalog, kind=kind, id_property=id_property, on_store_failure=self._store_failed
+                client,
+                db,
+                catalog,
+                portal,
+                kind=kind,
+                id_property=id_property,
+                on_store_failure=self._store_failed,
             )
 
         self._count_store_failure: Callable[[], None] = lambda: None
@@ -90,7 +98,8 @@ class Students:
         """The student, by HubSpot id when that is known, else by the pair.
 
         `signed` callers may use the whole call budget, others a part of it. Raises StudentNotFound, CrmBusy
-        (within two seconds, also when HubSpot is down) and CrmUnavailable (its token or scope is wrong).
+        (within two seconds, also when HubSpot is down) and CrmUnavailable (its token or scope is wrong, or it
+        opens a portal that is not this database's).
         """
         if hubspot_id is not None:
             found = await self._by_id[signed].read(hubspot_id)
@@ -124,6 +133,7 @@ class _Gatherer:
         client: HubSpotClient,
         db: Database,
         catalog: Catalog,
+        portal: PortalGuard,
         *,
         kind: CallKind,
         id_property: str | None,
@@ -132,6 +142,7 @@ class _Gatherer:
         self._client = client
         self._db = db
         self._catalog = catalog
+        self._portal = portal
         self._kind = kind
         self._id_property = id_property
         self._on_store_failure = on_store_failure
@@ -191,7 +202,8 @@ class _Gatherer:
         try:
             found = await self._read(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, every waiting request must hear of it
-            _log.warning("miss_failed", contacts=len(batch), error=type(error).__name__)
+            problem = {"problem": error.message} if isinstance(error, SetupError) else {}
+            _log.warning("miss_failed", contacts=len(batch), error=type(error).__name__, **problem)
             for key in batch:
                 self._asked.pop(key).set_exception(_for_students(error))
         else:
@@ -199,13 +211,27 @@ class _Gatherer:
                 self._asked.pop(key).set_result(found.get(key))
 
     async def _read(self, batch: Sequence[str]) -> dict[str, Found]:
-        students = await self._ask(batch, id_property=self._id_property)
-        kept = await self._store(students)
+        self._portal.refuse()
+        # Whose portal it is is nearly always known. Else it is asked beside the look-up: nobody waits longer.
+        students, guarded = await asyncio.gather(
+            self._ask(batch, id_property=self._id_property), self._portal_problem()
+        )
+        kept = await self._store(students) if guarded is None else self._not_stored(students, guarded)
         return {
             key: Found(contact, stored=contact.hubspot_id in kept)
             for contact in students
             if (key := contact.hubspot_id if self._id_property is None else contact.email) is not None
         }
+
+    async def _portal_problem(self) -> Exception | None:
+        """Why our database cannot tell whose portal it is. Raises CrmBusy, CrmUnavailable, SetupError."""
+        try:
+            await self._portal.demand()
+        except (CrmBusy, CrmUnavailable, SetupError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as when storing: HubSpot's answer stands, not stored
+            return error
+        return None
 
     async def _ask(
         self, keys: Sequence[str], *, id_property: str | None, with_history: bool = False
@@ -238,15 +264,19 @@ class _Gatherer:
             late = [key for key, each in absorbed.items() if each.outcome in _UNREAD]
             if late:
                 await ask_to_read(self._db, MirroredType.CONTACT, late)
-        except Exception:  # noqa: BLE001 - whatever is wrong with our database, HubSpot's answer stands
-            self._on_store_failure()
-            _log.exception("miss_not_stored", contacts=len(contacts))
-            return frozenset()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with our database, HubSpot's answer stands
+            return self._not_stored(contacts, error)
         return frozenset(
             key
             for key, each in absorbed.items()
             if each.contact_id is not None and each.outcome not in _UNREAD
         )
+
+    def _not_stored(self, contacts: Sequence[RemoteContact], error: Exception) -> frozenset[str]:
+        if contacts:
+            self._on_store_failure()
+            _log.error("miss_not_stored", contacts=len(contacts), exc_info=error)
+        return frozenset()
 
 
 def _for_students(error: Exception) -> TallybookError:

@@ -9,18 +9,20 @@ from tallybook.domain.errors import AmbiguousContact, ContactNotFound, CrmBusy, 
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.connection import CONTACTS
 from tallybook.usecases.grant_credits import find_contact
+from tallybook.usecases.guard_mirror import PortalGuard
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.pull_contacts import pull_contacts
 
 _DEADLINE_S = 30.0
 
 
-async def refresh_contact(mirror: Mirror, *, contact: str) -> UUID:
+async def refresh_contact(mirror: Mirror, portal: PortalGuard, *, contact: str) -> UUID:
     """The contact's UUID after merging; one not stored yet is found by its HubSpot id, e-mail or student ID.
 
     Raises ContactNotFound, AmbiguousContact, CrmBusy (also when HubSpot's histories are late),
-    CrmUnavailable, SetupError.
+    CrmUnavailable, SetupError (also when the token opens a portal that is not this database's).
     """
+    await portal.demand()
     key, id_property = await _key_of(mirror, contact)
     if id_property is not None:
         records = await mirror.client.batch_read(
