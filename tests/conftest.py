@@ -16,8 +16,32 @@ from tallybook.postgres.pool import Database
 from tallybook.usecases.verify import verify
 
 SHARED_MEMORY = Path("/dev/shm")
-# For two processes of the suite; what one uses at most was seen to stay under 1 GB.
+# For some processes of the suite; what one uses at most was seen to stay under 1 GB.
 ROOM_NEEDED = 4 << 30
+# Files that take longest begin first: who got one of them last would keep all processors but one waiting.
+LONGEST = (
+    "mirror/test_two_sides.py",
+    "machine/test_machine.py",
+    "cli/test_daily_work.py",
+    "mirror/test_killed_workers.py",
+    "mirror/test_after_restore.py",
+    "mirror/test_polling.py",
+    "mirror/test_worker.py",
+    "mirror/test_staff_and_worker.py",
+    "mirror/test_backup.py",
+    "mirror/test_sync_commands.py",
+    "mirror/test_push_errors.py",
+    "credits/test_examples.py",
+    "races/test_races_with_kills.py",
+    "races/test_races_interleaved.py",
+    "mirror/test_migrate_guide.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda each: rank.get(each.path, len(LONGEST)))
 
 
 def pytest_configure(config):

@@ -157,7 +157,10 @@ class People:
             "select c.crm_modified_at from tallybook.contacts c where c.id = %s", student.contact_id
         )
         return any(
-            sum(datetime.fromisoformat(each["timestamp"]) > read_until for each in record["history"][name])
+            sum(
+                datetime.fromisoformat(each["timestamp"]) > read_until
+                for each in record["history"].get(name, ())
+            )
             > MOST_UNREAD
             for name in types
         )
