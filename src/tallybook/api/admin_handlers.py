@@ -11,6 +11,7 @@ from tallybook.api.addresses import client_address
 from tallybook.api.replies import Reply, success, success_of
 from tallybook.api.route import Call
 from tallybook.api.services import Services
+from tallybook.api.setup_errors import tell_setup_errors
 from tallybook.api.staff_tokens import LIFETIME
 from tallybook.domain.errors import NotFound
 from tallybook.postgres.answers import Answer
@@ -136,7 +137,8 @@ async def reconcile(services: Services, call: Call) -> Reply:
     """Compare both sides for a while."""
     if services.deps.reconcile is None:
         raise NotFound
-    return success_of(dict(await services.deps.reconcile(call.body.max_s, call.body.repair)))
+    work = services.deps.reconcile(call.body.max_s, call.body.repair)
+    return success_of(dict(await tell_setup_errors(work)))
 
 
 async def refresh_contact(services: Services, call: Call) -> Reply:
@@ -147,7 +149,8 @@ async def refresh_contact(services: Services, call: Call) -> Reply:
     named = call.params["student_id"]
     # A student ID may look like a HubSpot id; at this address it is a student ID.
     is_other = ":" in named or "-" in named
-    contact_id = await deps.refresh_contact(named if is_other else f"student:{named}")
+    work = deps.refresh_contact(named if is_other else f"student:{named}")
+    contact_id = await tell_setup_errors(work)
     answer = await show_contact_credits(deps.db, contact=str(contact_id))
     reply = success(answer.data, message="Read again from HubSpot.")
     reply.contact_id = contact_id

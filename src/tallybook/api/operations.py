@@ -6,6 +6,7 @@ from tallybook.api.metrics import CONTENT_TYPE
 from tallybook.api.replies import Reply, success, success_of
 from tallybook.api.route import Call
 from tallybook.api.services import Services
+from tallybook.api.setup_errors import tell_setup_errors
 from tallybook.domain.errors import DatabaseUnavailable, NotFound
 
 _PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
@@ -45,4 +46,4 @@ async def cron(services: Services, call: Call) -> Reply:
     job = services.deps.cron_jobs.get(call.route.path.rpartition("/")[2])
     if job is None:
         raise NotFound
-    return success_of(dict(await job(call.query.max_s)))
+    return success_of(dict(await tell_setup_errors(job(call.query.max_s))))

@@ -295,6 +295,7 @@ _CREDITS = tuple(
     )
 )
 
+_MIRROR_JOBS = ("sync-supabase", "warm-contact-credits-cache", "batch-sync-hubspot", "reconcile")
 _CRON = tuple(
     Route(
         method="GET",
@@ -304,6 +305,7 @@ _CRON = tuple(
         summary=summary,
         query=asks.CronQuery,
         answer=shapes.JobRun,
+        errors=(errors.CrmBusy, errors.CrmUnavailable) if job in _MIRROR_JOBS else (),
         tag="cron",
     )
     for job, summary in (
