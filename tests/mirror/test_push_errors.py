@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from support.factories import book, cancel, grant, move
+from support.factories import book, cancel, grant, make_local_contact, move
 from support.push_world import BOOKING, CONTACT, MOCK_EXAM
 from tallybook.usecases.pause_lane import seconds_to_midnight
 from tallybook.usecases.preview_push import preview_push
@@ -217,6 +217,44 @@ async def test_a_property_that_does_not_exist_pauses_the_lane_until_it_does(worl
     await world.resume("booking")
     assert (await push(world, BOOKING)).written == 1
     assert list(await world.records(BOOKING)) == [booking["id"]]
+
+
+async def test_a_balance_whose_property_was_deleted_pauses_the_lane_by_its_name(world):
+    """What was never met there cannot be read: people are told, and only probes read it again."""
+    await world.portal_property(CONTACT, "sjmini_credits", exists=False)
+    student = await make_local_contact(world.db, student_id="S7", credits={"sjmini_credits": 2})
+
+    paused = await push(world, CONTACT)
+
+    assert (paused.paused, paused.dead) == ("unknown_property", 0)
+    assert (await lane(world, "contact"))[:2] == (
+        "unknown_property",
+        "HubSpot's contacts have no property sjmini_credits",
+    )
+    assert await alert(world, "contact") == "unknown_property"
+    reads = (await world.calls())["batch_read"]
+    for _ in range(5):
+        assert (await push(world, CONTACT)).claimed == 0
+    assert (await world.calls())["batch_read"] == reads
+    await world.resume("contact")
+    assert (await push(world, CONTACT)).paused == "unknown_property"
+    await world.portal_property(CONTACT, "sjmini_credits", exists=True)
+    for _ in range(3):
+        await world.resume("contact")
+        await push(world, CONTACT)
+    assert (await world.outbox("contact"), await lane(world, "contact")) == ({}, None)
+    hubspot_id = await world.hubspot_id("contacts", student.id)
+    assert (await world.properties(CONTACT, hubspot_id))["sjmini_credits"] == "2"
+
+
+async def test_a_property_nobody_has_credits_for_is_not_missed(world):
+    """A credit type that is not used yet holds nobody up."""
+    await world.portal_property(CONTACT, "sjmini_credits", exists=False)
+    student = await world.student(credits={"sj_credits": 3})
+    await grant(world.db, student, "sj_credits", 2)
+    assert (await push(world, CONTACT)).paused is None
+    assert await world.outbox("contact") == {}
+    assert (await world.properties(CONTACT, student.hubspot_id))["sj_credits"] == "5"
 
 
 async def test_a_locked_record_is_tried_again_after_two_seconds(world):

@@ -35,7 +35,8 @@ class Pulled:
 
     `again`: HubSpot's histories were late, or a record these depend on is missing; to be read again a little
     later. `missing`: HubSpot has no such record, archived ones included in `counts` under `archived`.
-    `errors` has a text for each id that could not be taken.
+    `errors` has a text for each id that could not be taken. `absent` names the properties of balances that
+    were asked for and not shown, not even empty: the portal has none of that name.
     """
 
     read: int = 0
@@ -43,3 +44,4 @@ class Pulled:
     again: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()

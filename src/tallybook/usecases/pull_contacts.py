@@ -61,6 +61,10 @@ class _Reader:
         self._first_reason = first_reason
         self._outcomes: dict[str, Outcome] = {}
         self._missing: set[str] = set()
+        self._absent: set[str] = set()
+        self._asked_for = frozenset(
+            name for each in mirror.catalog.mirrored_credit_types if (name := each.hubspot_property)
+        )
 
     async def read(self, ids: Sequence[str], *, history: bool) -> None:
         """Reads and absorbs what one call can ask for."""
@@ -101,6 +105,7 @@ class _Reader:
                 self.with_outcome(Outcome.AHEAD),
                 "HubSpot knows a later write of ours than this database: it was restored from a backup",
             ),
+            absent=frozenset(self._absent),
         )
 
     async def _fetch(
@@ -121,6 +126,7 @@ class _Reader:
     async def _absorb(self, contacts: Sequence[RemoteContact]) -> None:
         if not contacts:
             return
+        self._absent.update(*(self._asked_for - each.present for each in contacts))
         absorbed = await absorb_contacts(
             self._mirror.db,
             contacts,

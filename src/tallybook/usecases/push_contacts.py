@@ -20,7 +20,7 @@ from tallybook.hubspot.connection import CONTACTS
 from tallybook.hubspot.fields import ID_PROPERTY, STAMP_PROPERTY
 from tallybook.hubspot.portal_shape import LaneShape
 from tallybook.hubspot.records import HistoryEntry, Record
-from tallybook.hubspot.write_results import Fault, WriteOutcome, WrittenRecord
+from tallybook.hubspot.write_results import Fault, Refusal, WriteOutcome, WrittenRecord
 from tallybook.hubspot.writes import RecordWrite
 from tallybook.usecases.mirror import Mirror, Pulled
 from tallybook.usecases.outbox import Claim, Failure, Planned
@@ -134,7 +134,25 @@ async def _read_back(mirror: Mirror, claim: Claim, items: Sequence[Planned], sen
         return
     failures = {item.id: failure for item in items if (failure := _failed(item, pulled)) is not None}
     await claim.fail(failures)
-    await _confirm(claim, [item for item in items if item.id not in failures])
+    unmet = await _unmet(mirror, items, pulled.absent)
+    if unmet:
+        names = ", ".join(sorted({name for _, name in unmet}))
+        words = f"HubSpot's contacts have no property {names}"
+        sent.stop = sent.stop or Refusal(Fault.UNKNOWN_PROPERTY, words)
+        await claim.release({id_ for id_, _ in unmet} - failures.keys())
+    waiting = {*failures, *(id_ for id_, _ in unmet)}
+    await _confirm(claim, [item for item in items if item.id not in waiting])
+
+
+async def _unmet(
+    mirror: Mirror, items: Sequence[Planned], absent: frozenset[str]
+) -> Sequence[tuple[UUID, str]]:
+    """Whose balances would be read for ever, and the properties that HubSpot does not have for them."""
+    if not absent:
+        return ()
+    params = {"ids": [item.id for item in items], "properties": sorted(absent)}
+    rows = await mirror.db.fetch_all("unmet_balances", params)
+    return [(contact_id, name) for contact_id, name in rows]
 
 
 def _failed(item: Planned, pulled: Pulled) -> Failure | None:
