@@ -75,6 +75,7 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
     search_lag_s: float | msgspec.UnsetType = msgspec.UNSET
     history_lag_ms: float | msgspec.UnsetType = msgspec.UNSET
     history_limit: int | msgspec.UnsetType = msgspec.UNSET
+    stamp_skew_ms: int | msgspec.UnsetType = msgspec.UNSET
     same_value_entry: bool | msgspec.UnsetType = msgspec.UNSET
     cleared_reads_null: bool | msgspec.UnsetType = msgspec.UNSET
     merge_fills: bool | msgspec.UnsetType = msgspec.UNSET

@@ -194,7 +194,7 @@ class Portal:
         self.refuse_create(store, values)
         self.version += 1
         store.index.advance(self.now_s())
-        record = store.add(values, at_ms=at_ms, source=source)
+        record = store.add(values, at_ms=at_ms, source=source, skew_ms=self.settings.stamp_skew_ms)
         self.tell(store, record.id, "creation", at_ms=at_ms, source=source)
         return record
 
@@ -229,6 +229,7 @@ class Portal:
             source=source,
             keep=self.settings.history_limit,
             same_value_entry=self.settings.same_value_entry,
+            skew_ms=self.settings.stamp_skew_ms,
         )
         for name in names:
             fields = {"propertyName": name, "propertyValue": values[name]}

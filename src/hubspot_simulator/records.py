@@ -3,7 +3,7 @@
 import gc
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -186,13 +186,16 @@ class RecordStore:
         self.next_id += 1 + (record_id * 2_654_435_761 >> 7) % 41
         return record_id
 
-    def add(self, changes: Mapping[str, str], *, at_ms: int, source: Source) -> Record:
+    def add(self, changes: Mapping[str, str], *, at_ms: int, source: Source, skew_ms: int = 0) -> Record:
         """Create a record from checked values; TakenError when a unique one is taken."""
         self.refuse_taken(None, changes)
         row: list[str | None] = [None] * (1 + max((self.columns[name] for name in changes), default=-1))
         for name, text in changes.items():
             row[self.columns[name]] = text or None
         record = Record(self.new_id(), tuple(row), at_ms, source)
+        if skew_ms:
+            times = _times([name for name, text in changes.items() if text], at_ms=at_ms, skew_ms=skew_ms)
+            record.history = {name: (Entry(changes[name], when, source),) for name, when in times.items()}
         self.append(record)
         self.index.created(record)
         return record
@@ -224,8 +227,12 @@ class RecordStore:
         source: Source,
         keep: int,
         same_value_entry: bool,
+        skew_ms: int = 0,
     ) -> list[str]:
-        """Apply checked values; returns the names that changed. `keep` is how many history entries stay."""
+        """Apply checked values; returns the names that changed.
+
+        `keep` is how many history entries stay, `skew_ms` by how much their times may differ.
+        """
         changed = [
             name
             for name, text in changes.items()
@@ -238,8 +245,12 @@ class RecordStore:
         self._release(record)
         history = dict(record.history or {})
         row = list(record.values)
+        times = _times(changed, at_ms=at_ms, skew_ms=skew_ms)
         for name in changed:
-            history[name] = (*self.entries(record, name), Entry(changes[name], at_ms, source))[-keep:]
+            before = self.entries(record, name)
+            # A history stays in the order of its times, whatever they are.
+            when = min(at_ms, max(times[name], before[-1].at_ms + 1)) if before else times[name]
+            history[name] = (*before, Entry(changes[name], when, source))[-keep:]
             column = self.columns[name]
             row.extend([None] * (column + 1 - len(row)))
             row[column] = changes[name] or None
@@ -305,3 +316,14 @@ class RecordStore:
                 owner_id = index.get(value)
                 if owner_id is not None and owner_id != own_id:
                     raise TakenError(name, text, owner_id)
+
+
+def _times(names: Sequence[str], *, at_ms: int, skew_ms: int) -> dict[str, int]:
+    """When histories say that each value of one request was written: spread evenly over the time before it.
+
+    Which of them comes first changes from request to request.
+    """
+    steps = max(len(names) - 1, 1)
+    return {
+        name: at_ms - skew_ms * ((place + at_ms) % len(names)) // steps for place, name in enumerate(names)
+    }

@@ -30,9 +30,10 @@ class Settings:
 
     `limit_calls`, `limit_window_s`, `limit_daily` and `limit_search_per_s` override the preset named by
     `limits`. `cleared_reads_null` picks how a cleared value reads (null, else an empty string): HubSpot
-    documents neither. `merge_fills` lets a merged record take values the primary never had from the other.
-    `revoked` answers 401, `locked` 423 to writes, `missing_scopes` 403 to calls that need them, and until
-    `migrating_until_s` on the portal's clock everything is answered with 477.
+    documents neither. `stamp_skew_ms` is how far apart the histories put what one request wrote, the last of
+    it at the request's own time. `merge_fills` lets a merged record take values the primary never had from
+    the other. `revoked` answers 401, `locked` 423 to writes, `missing_scopes` 403 to calls that need them,
+    and until `migrating_until_s` on the portal's clock everything is answered with 477.
     """
 
     limits: str = "professional"
@@ -44,6 +45,7 @@ class Settings:
     search_lag_s: float = 0.0
     history_lag_ms: float = 0.0
     history_limit: int = 20
+    stamp_skew_ms: int = 0
     same_value_entry: bool = False
     merge_fills: bool = True
     revoked: bool = False

@@ -13,7 +13,7 @@ from support.factories import (
     remote_contact,
 )
 from tallybook.domain.mirror import Outcome
-from tallybook.hubspot.histories import ContactHistory, NumberEntry
+from tallybook.hubspot.histories import ONE_REQUEST, SAME_TIME, ContactHistory, NumberEntry
 from tallybook.usecases.absorb_contacts import absorb_contacts
 
 # Later than anything the factories do.
@@ -40,12 +40,17 @@ async def absorb(db, contact, second, *, stamp=None, history=None, **changes):
     return absorbed[contact.hubspot_id].outcome
 
 
-def history(*entries, late=False, stamps=(), **others):
-    """The history of sj_credits (and others: 0 from the start) as (second, number, own), oldest first."""
+def history(*entries, late=False, stamps=(), own_within=SAME_TIME, **others):
+    """The history of sj_credits (and others: 0 from the start), oldest first.
+
+    Entries are (second, number, own); where times may differ `own` is the rank of the stamp, or 0.
+    """
 
     def parsed(rows):
         return tuple(
-            NumberEntry(at=at(second), number=number, empty=False, own=own, actor="hubspot:77")
+            NumberEntry(
+                at=at(second), number=number, empty=False, own_rank=int(own) or None, actor="hubspot:77"
+            )
             for second, number, own in rows
         )
 
@@ -55,6 +60,7 @@ def history(*entries, late=False, stamps=(), **others):
         stamps=stamps,
         balances={name: parsed(shown[name]) for name in MIRRORED},
         texts={},
+        own_within=own_within,
     )
 
 
@@ -423,3 +429,75 @@ async def test_a_database_that_meets_stamps_for_the_first_time_goes_on_from_thei
     assert await absorb(db, eve, 0, stamp="8 sj_credits=1", credits={"sj_credits": 1}) is Outcome.ABSORBED
     assert (await balances(db, eve))["sj_credits"] == 1
     assert (await one(owner, "select write_no from tallybook.contacts where id = %s", eve.id))[0] == 8
+
+
+# -- portals whose histories give one request several times --------------------------------------------------
+
+
+@pytest.fixture
+async def eve(db, owner):
+    """5 sj_credits written by our first request, read back as of second 10; people may have typed since."""
+    contact = await make_contact(db, credits=None)
+    await absorb(db, contact, 0, credits={"sj_credits": 3})
+    await grant(db, contact, "sj_credits", 2)
+    await pushed(owner, contact, 2)
+    read = near((0, 3, 0), (9.2, 5, 1), stamps=STAMPS[:1])
+    numbers = {"sj_credits": 5}
+    assert await absorb(db, contact, 10, stamp=STAMPS[0], credits=numbers, history=read) is Outcome.ABSORBED
+    assert await dirty(owner, contact) == {}
+    return contact
+
+
+STAMPS = ("1 sj_credits=5", "2 sj_credits=5")
+
+
+def near(*entries, stamps=STAMPS):
+    """A history of such a portal."""
+    return history(*entries, stamps=stamps, own_within=ONE_REQUEST)
+
+
+async def test_an_entry_older_than_the_last_answer_may_be_newer_than_it(db, owner, eve):
+    """A person typed 7 after we had read, we wrote 8 over it; both have times from before that reading."""
+    await grant(db, eve, "sj_credits", 3)
+    shown = near((0, 3, 0), (9.2, 5, 1), (9.7, 7, 0), (9.8, 8, 2), stamps=(STAMPS[0], "2 sj_credits=8"))
+    outcome = await absorb(db, eve, 11, stamp="2 sj_credits=8", credits={"sj_credits": 8}, history=shown)
+    assert outcome is Outcome.ABSORBED
+    assert (await balances(db, eve))["sj_credits"] == 10
+    assert await dirty(owner, eve) == {"sj_credits": 10}
+    assert await conflicts(owner, eve) == []
+
+
+async def test_control_with_times_taken_for_exact_such_a_number_freezes(db, owner, eve):
+    """Negative control: what is older than the last answer was in it, but ends at another number."""
+    await grant(db, eve, "sj_credits", 3)
+    shown = history((0, 3, 0), (9.2, 5, 1), (9.7, 7, 0), (9.8, 8, 2), stamps=(STAMPS[0], "2 sj_credits=8"))
+    await absorb(db, eve, 11, stamp="2 sj_credits=8", credits={"sj_credits": 8}, history=shown)
+    assert await conflicts(owner, eve) == [("sj_credits", "gap", "8", "8")]
+
+
+async def test_an_own_write_that_brings_the_base_back_hides_no_edit(db, owner, eve):
+    """5, 7 typed, 5 ours again: by the times all of it could have been read, by the stamps it was not."""
+    shown = near((0, 3, 0), (9.2, 5, 1), (9.7, 7, 0), (9.9, 5, 2))
+    outcome = await absorb(db, eve, 11, stamp=STAMPS[1], credits={"sj_credits": 5}, history=shown)
+    assert outcome is Outcome.ABSORBED
+    assert (await balances(db, eve))["sj_credits"] == 7
+    assert await conflicts(owner, eve) == []
+
+
+async def test_edits_around_the_time_of_the_last_answer_are_counted_once(db, owner, eve):
+    """A person's 6 was in the last answer, their 5 after it was not: the sum is what counts."""
+    await absorb(db, eve, 10.5, stamp=STAMPS[0], credits={"sj_credits": 6})
+    await grant(db, eve, "sj_credits", 1)
+    shown = near(
+        (0, 3, 0), (9.2, 5, 1), (10.4, 6, 0), (10.6, 5, 0), (11, 7, 2), stamps=(STAMPS[0], "2 sj_credits=7")
+    )
+    await absorb(db, eve, 11, stamp="2 sj_credits=7", credits={"sj_credits": 7}, history=shown)
+    assert (await balances(db, eve))["sj_credits"] == 6
+    assert await conflicts(owner, eve) == []
+
+
+async def test_entries_that_are_lost_freeze_a_number_there_too(db, owner, eve):
+    """Nothing of what is shown is the base: what came between is unknown."""
+    shown = near((15, 9, 0), (16, 5, 2))
+    await absorb(db, eve, 16, stamp=STAMPS[1], credits={"sj_credits": 5}, history=shown)
+    assert await conflicts(owner, eve) == [("sj_credits", "gap", "5", "5")]

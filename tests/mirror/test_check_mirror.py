@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from support.commands import SECRET_KEY, CommandLine
-from support.factories import CATALOG, grant
+from support.factories import CATALOG, balances, grant
 from support.push_world import CONTACT, TOKEN
 from tallybook.domain.portal_marker import PortalMarker
 from tallybook.hubspot.budget import CallKind
+from tallybook.hubspot.histories import ONE_REQUEST, SAME_TIME
 from tallybook.jobs.push_changes import push_until
 from tallybook.usecases.check_mirror import check_binding, check_stamps, check_write_access
 from tallybook.usecases.guard_mirror import demand_same_portal, raise_epoch
+from tallybook.usecases.learn_stamp_times import own_within, stamps_apart
+from tallybook.usecases.rebind_mirror import rebind_mirror
+from tallybook.usecases.show_sync_status import show_sync_status
 
 
 def said(findings):
@@ -86,8 +91,8 @@ async def test_what_was_written_before_our_first_stamp_is_no_trouble(world):
     assert said(await check_stamps(world.mirror.client, CATALOG)) == [("ok", "stamps")]
 
 
-async def test_histories_whose_times_differ_are_a_failure(world):
-    """On such a portal our own writes would be taken for a person's."""
+async def test_histories_whose_times_differ_are_a_failure_where_nobody_can_keep_it(world):
+    """On such a portal our own writes would be taken for a person's; without a database nobody remembers."""
     contact = await written(world)
     record = (await world.record(CONTACT, contact.hubspot_id))["history"]
     later = record["sj_credits"][0]["timestamp"].replace(".", ".9")[:23] + "Z"
@@ -111,6 +116,99 @@ async def test_histories_whose_times_differ_are_a_failure(world):
     await world.fault("/contacts/batch/read$", status=200, body=body)
     (found,) = await check_stamps(world.mirror.client, CATALOG)
     assert (found.level.value, found.subject) == ("fail", "stamps")
+
+
+@pytest.fixture
+async def skewed(world):
+    """The world on a portal that gives stamp and number of one request times 800 ms apart."""
+    await world.portal.post("settings", stamp_skew_ms=800)
+    yield world
+    await world.portal.post("settings", stamp_skew_ms=0)
+
+
+async def written_once(world):
+    """A student whose balance we wrote once; nobody has read it back yet."""
+    await demand_same_portal(world.mirror)
+    contact = await world.student(credits={"sj_credits": 3})
+    # As if minutes ago: values of another request just before would pull the times together.
+    await world.portal.post("settings", advance_s=60)
+    await grant(world.db, contact, "sj_credits", 2)
+    await world.fault("/contacts/batch/read$", status=403, times=1)
+    await push_until(world.mirror, max_s=1)
+    assert (await world.properties(CONTACT, contact.hubspot_id))["sj_credits"] == "5"
+    return contact
+
+
+async def stamps(world):
+    """What doctor says about the stamps: (level, text)."""
+    (found,) = await check_stamps(world.mirror.client, CATALOG, world.db)
+    return found.level.value, found.found
+
+
+async def test_times_that_differ_are_found_and_kept_for_this_portal(skewed):
+    """From the next reading on our own writes are recognised; on the way there doctor says what it does."""
+    contact = await written_once(skewed)
+    level, text = await stamps(skewed)
+    assert (level, "up to 0.800 s apart" in text, "from now on" in text) == ("warn", True, True)
+    assert (await show_sync_status(skewed.db))["portal"]["stamps_apart_ms"] == 800
+    await skewed.resume("contact")
+    await skewed.due()
+    await push_until(skewed.mirror, max_s=20)
+    assert await skewed.outbox() == {}
+    assert (await balances(skewed.db, contact))["sj_credits"] == 5
+    # Known by now; and where the newest ones are equal, it stays known.
+    level, text = await stamps(skewed)
+    assert (level, "recognised within 2 s on this portal" in text, "from now on" in text) == (
+        "ok",
+        True,
+        False,
+    )
+    await skewed.portal.post("settings", stamp_skew_ms=0)
+    assert (await stamps(skewed))[0] == "ok"
+    assert await stamps_apart(skewed.db) == timedelta(milliseconds=800)
+
+
+async def test_control_while_nobody_knows_our_own_writes_count_as_edits(skewed):
+    """Negative control: what doctor is for. Two credits are granted, and more than two arrive."""
+    contact = await written_once(skewed)
+    await skewed.resume("contact")
+    await skewed.due()
+    await push_until(skewed.mirror, max_s=2)
+    assert (await balances(skewed.db, contact))["sj_credits"] > 5
+
+
+async def test_what_is_known_of_a_portal_is_forgotten_with_it(skewed):
+    """Bound to another portal, times are exact again; bound to the same one anew, they are as they were."""
+    await written_once(skewed)
+    await stamps(skewed)
+    (name,) = await skewed.rows("select value -> 'portal_id' from tallybook.sync_state where name = 'portal'")
+    for portal_id, within in ((name[0], ONE_REQUEST), (4711, SAME_TIME)):
+        await skewed.portal.post("settings", portal_id=portal_id)
+        await rebind_mirror(skewed.mirror, actor="cli:test")
+        assert await own_within(skewed.db) == within
+    await skewed.portal.post("settings", portal_id=name[0])
+
+
+async def test_a_database_that_is_not_bound_to_the_portal_keeps_nothing_of_it(skewed):
+    """It would be taken for true of the portal it is bound to."""
+    await written_once(skewed)
+    await skewed.rows(
+        "update tallybook.sync_state set value = value || '{\"portal_id\": 4711}' where name = 'portal'"
+    )
+    assert (await stamps(skewed))[0] == "fail"
+    assert await own_within(skewed.db) == SAME_TIME
+
+
+async def test_another_program_that_copies_our_numbers_is_no_sign_of_such_a_portal(world):
+    """Each stamp has its own number at its own time; the copy half a second later has none."""
+    contact = await written(world)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    for number in ("9", "5"):
+        path = f"/crm/objects/2026-09/contacts/{contact.hubspot_id}"
+        await world._http.patch(path, json={"properties": {"sj_credits": number}}, headers=headers)
+    level, text = await stamps(world)
+    assert (level, text.startswith("2 numbers")) == ("warn", True)
+    assert await own_within(world.db) == SAME_TIME
 
 
 async def test_a_database_and_a_portal_that_do_not_belong_together_are_named(world):

@@ -16,7 +16,7 @@ START = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 
 
 def _entry(at, number):
-    return NumberEntry(at=at, number=number, empty=False, own=False, actor="hubspot:7")
+    return NumberEntry(at=at, number=number, empty=False, own_rank=None, actor="hubspot:7")
 
 
 class Case:

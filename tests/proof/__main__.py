@@ -34,6 +34,9 @@ def parse(arguments):
         "--aim", type=float, default=0.5, help="how often the contact just being pushed is edited"
     )
     parser.add_argument("--latency-ms", type=int, default=250, help="of each call to HubSpot")
+    parser.add_argument(
+        "--skew-ms", type=int, default=0, help="how far apart HubSpot puts the times of one request"
+    )
     parser.add_argument("--calm", action="store_true", help="no faults, no kills")
     parser.add_argument("--faults-every", type=float, default=1.0, metavar="S", help="mean; 0: none")
     parser.add_argument(
@@ -60,6 +63,7 @@ def plan_of(given):
         per_s=given.rate,
         aim=given.aim,
         latency_ms=given.latency_ms,
+        stamp_skew_ms=given.skew_ms,
         fault_every_s=0.0 if calm else given.faults_every,
         kill_worker_every_s=0.0 if calm else given.kills_every,
         kill_server_every_s=0.0 if calm else given.kills_every * 4,

@@ -38,6 +38,7 @@ class Plan:
     latency_ms: int = 250
     search_lag_s: float = 2.0
     history_lag_ms: int = 100
+    stamp_skew_ms: int = 0
     drop: float = 0.2
     duplicate: float = 0.2
     fault_every_s: float = 1.0
@@ -146,7 +147,17 @@ async def play(stage, plan, *, say=lambda _: None, log=None):
             latency_ms=plan.latency_ms,
             search_lag_s=plan.search_lag_s,
             history_lag_ms=plan.history_lag_ms,
+            stamp_skew_ms=plan.stamp_skew_ms,
         )
+        if plan.stamp_skew_ms:
+            # As doctor would find after a first write, which would be one invented edit.
+            known = await stage.run(
+                "update tallybook.sync_state"
+                " set value = value || jsonb_build_object('stamps_apart_ms', %s::integer)"
+                " where name = 'portal' returning 1",
+                plan.stamp_skew_ms,
+            )
+            assert known, "the import did not bind the portal"
         await portal.door(
             "webhooks",
             url=stage.webhook_url,

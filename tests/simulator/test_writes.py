@@ -1,5 +1,7 @@
 """What a write may hold and leaves behind: types, unique values, e-mail rules, whole batches, history."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 CONTACTS = "/crm/v3/objects/contacts"
@@ -258,6 +260,34 @@ def test_same_value_entry_and_history_lag_are_settings(portal):
     assert [entry["value"] for entry in _history(portal, url)] == ["5"]
     portal.door("POST", "settings", advance_s=61)
     assert [entry["value"] for entry in _history(portal, url)] == ["5", "5"]
+
+
+def test_the_times_of_one_request_can_be_made_to_differ(portal):
+    """By `stamp_skew_ms`, before the request's own time, which is the record's; histories stay in order."""
+    [one] = portal.ids(limit=1)
+    portal.door("POST", "settings", stamp_skew_ms=1500)
+    url = f"{CONTACTS}/{one}?propertiesWithHistory=sj_credits,cs_credits"
+    for number, after_s in ((20, 10), (21, 10), (22, 0.5)):
+        portal.door("POST", "settings", advance_s=after_s)
+        values = {"sj_credits": str(number), "cs_credits": str(number)}
+        portal.http.patch(f"{CONTACTS}/{one}", json={"properties": values})
+    record = portal.http.get(url).json()
+    times = {
+        name: [datetime.fromisoformat(each["timestamp"]) for each in entries]
+        for name, entries in record["propertiesWithHistory"].items()
+    }
+    newest, *apart = (
+        abs(a - b) for a, b in zip(times["sj_credits"][:3], times["cs_credits"][:3], strict=True)
+    )
+    assert apart == [timedelta(milliseconds=1500)] * 2
+    assert newest <= timedelta(milliseconds=1500)
+    assert all(each == sorted(each, reverse=True) and len(set(each)) == len(each) for each in times.values())
+    newest = max(moment for each in times.values() for moment in each)
+    assert newest == datetime.fromisoformat(record["updatedAt"])
+    created = portal.post(CONTACTS, {"properties": {"email": "a@b.example", "sj_credits": "1"}}).json()["id"]
+    shown = portal.http.get(f"{CONTACTS}/{created}?propertiesWithHistory=sj_credits,email").json()
+    ((number,), (email,)) = shown["propertiesWithHistory"].values()
+    assert number["timestamp"] != email["timestamp"]
 
 
 def _history(portal, url):

@@ -159,7 +159,7 @@ async def _look_at_hubspot(settings: Settings, mirror: Mirror | None = None) -> 
             found += await check_write_access(client)
         # Before our properties are there, there is nothing to look for.
         if not any(each.fix for each in found):
-            found += await check_stamps(client, catalog)
+            found += await check_stamps(client, catalog, None if mirror is None else mirror.db)
         if mirror is not None:
             found += await check_binding(dataclasses.replace(mirror, client=client))
     return found

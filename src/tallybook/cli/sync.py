@@ -49,6 +49,7 @@ def _show(found: dict[str, Any]) -> None:
     print_fields(
         {
             "pushing": _held(found["hold"]),
+            "own writes": _recognised(found["portal"]),
             "open conflicts": found["conflicts"]["open"],
             "calls in use": f"{calls} of {limits['calls_per_10s']} in 10 s, "
             f"{searches} of {limits['searches_per_s']} searches in 1 s",
@@ -79,6 +80,14 @@ def _paused(paused: dict[str, Any] | None) -> str | None:
     words = f" ({paused['words']})" if paused["words"] else ""
     until = f", tries again at {paused['resume_at']}" if paused["resume_at"] else ""
     return f"{paused['reason']}{words}{until}"
+
+
+def _recognised(portal: dict[str, Any] | None) -> str | None:
+    """Only of a portal whose histories give one request several times."""
+    apart_ms = (portal or {}).get("stamps_apart_ms")
+    if apart_ms is None:
+        return None
+    return f"recognised within 2 s: the times of one request lie up to {apart_ms / 1000:.3f} s apart"
 
 
 def _held(hold: dict[str, Any] | None) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.contacts import normalise_email, normalise_student_id
 from tallybook.domain.errors import ValidationError
 from tallybook.hubspot.field_values import clean, day, whole_number
-from tallybook.hubspot.histories import ContactHistory, parse_history
+from tallybook.hubspot.histories import SAME_TIME, ContactHistory, parse_history
 from tallybook.hubspot.records import Record
 from tallybook.hubspot.stamps import parse_stamp
 
@@ -107,8 +107,8 @@ class RemoteContact:
         }
 
 
-def parse_contact(record: Record, catalog: Catalog) -> RemoteContact:
-    """What a contact's record says, in our words."""
+def parse_contact(record: Record, catalog: Catalog, *, own_within: timedelta = SAME_TIME) -> RemoteContact:
+    """What a contact's record says, in our words. Who read histories says how far `own_within` reaches."""
     properties = record.properties
     texts = {name: clean(properties.get(name)) for name in TEXT_PROPERTIES}
     problems: dict[str, str] = {}
@@ -135,7 +135,13 @@ def parse_contact(record: Record, catalog: Catalog) -> RemoteContact:
         present=frozenset(properties),
         notes=tuple(f"{name} {problem}" for name, problem in problems.items()),
         unreadable_texts={name: _shown(texts[name]) for name in problems},
-        history=parse_history(record, catalog, stamp_property=STAMP_PROPERTY, texts=TEXT_PROPERTIES),
+        history=parse_history(
+            record,
+            catalog,
+            stamp_property=STAMP_PROPERTY,
+            texts=TEXT_PROPERTIES,
+            own_within=own_within,
+        ),
         merged_ids=tuple(_RECORD_ID.findall(properties.get(MERGED_IDS_PROPERTY) or "")),
     )
 

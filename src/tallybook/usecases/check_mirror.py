@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from tallybook.domain.catalog import Catalog
 from tallybook.domain.errors import SetupError, TallybookError, Unavailable
@@ -13,18 +14,25 @@ from tallybook.hubspot.client import HISTORY_BATCH_SIZE, HubSpotClient
 from tallybook.hubspot.connection import CONTACTS, objects_path, properties_path
 from tallybook.hubspot.errors import error_of
 from tallybook.hubspot.fields import STAMP_PROPERTY
-from tallybook.hubspot.records import HistoryEntry, Record
-from tallybook.hubspot.stamps import parse_stamp
+from tallybook.hubspot.histories import (
+    ONE_REQUEST,
+    SAME_TIME,
+    oldest_first,
+    own_stamps,
+    owners,
+    source_of,
+)
+from tallybook.hubspot.records import Record
 from tallybook.hubspot.writes import Answer
+from tallybook.postgres.pool import Database
 from tallybook.usecases.check_setup import Finding, Level, not_readable
 from tallybook.usecases.guard_mirror import read_portal
+from tallybook.usecases.learn_stamp_times import learn_stamp_times, stamps_apart
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.show_sync_status import show_sync_status
 
 _KIND = CallKind.RECONCILE
 _DEADLINE_S = 20.0
-# HubSpot may write the values of one request one after the other; further apart they are two requests.
-_ONE_REQUEST_S = 2.0
 
 
 async def check_write_access(client: HubSpotClient) -> list[Finding]:
@@ -111,35 +119,23 @@ class _Sample:
 
     stamped: int = 0
     matched: int = 0
-    furthest_apart_s: float = 0.0
+    furthest_apart: timedelta = SAME_TIME
     unstamped: int = 0
 
 
-async def check_stamps(client: HubSpotClient, catalog: Catalog) -> list[Finding]:
+async def check_stamps(client: HubSpotClient, catalog: Catalog, db: Database | None = None) -> list[Finding]:
     """Whether own writes can be told from others, by the histories of the contacts written last.
 
-    A number from our source that no stamp names is another program with our token. A stamp whose time is not
-    that of the number it names would make our own writes look like a person's.
+    A number from our source that no stamp names is another program with our token. Where stamp and number of
+    one request have two times, that is kept in `db`, and from then on histories are read so.
     """
     names = [each.hubspot_property for each in catalog.mirrored_credit_types if each.hubspot_property]
     try:
         records = await _sample(client, [STAMP_PROPERTY, *names])
+        sample = _weigh(records, names)
+        findings = await _times(client, db, sample.furthest_apart)
     except TallybookError as error:
         return [not_readable("stamps", error)]
-    sample = _weigh(records, names)
-    if not sample.stamped:
-        return [Finding(Level.OK, "stamps", "no number was written by us yet: look again after the first")]
-    findings: list[Finding] = []
-    if sample.furthest_apart_s > 0:
-        findings.append(
-            Finding(
-                Level.FAIL,
-                "stamps",
-                f"HubSpot's histories give stamp and number of one request times that lie up to"
-                f" {sample.furthest_apart_s:.3f} s apart: own writes would be taken for edits",
-                "Do not let Tallybook push to this portal (TALLYBOOK_MODE=observe), and report this.",
-            )
-        )
     if sample.unstamped:
         findings.append(
             Finding(
@@ -150,9 +146,44 @@ async def check_stamps(client: HubSpotClient, catalog: Catalog) -> list[Finding]
                 "Give Tallybook a token of its own.",
             )
         )
-    return findings or [
-        Finding(Level.OK, "stamps", f"all {sample.matched} numbers written by us are stamped")
-    ]
+    elif not sample.stamped:
+        text = "no number was written by us yet: look again after the first"
+        findings.append(Finding(Level.OK, "stamps", text))
+    elif not findings:
+        text = f"all {sample.matched} numbers written by us are stamped"
+        findings.append(Finding(Level.OK, "stamps", text))
+    return findings
+
+
+async def _times(client: HubSpotClient, db: Database | None, apart: timedelta) -> list[Finding]:
+    """What it means that times differ here, or did when somebody looked before; nothing if they never did."""
+    known = await stamps_apart(db) if db is not None else None
+    if not apart and known is None:
+        return []
+    differ = "HubSpot's histories give stamp and number of one request times that lie up to"
+    seconds = max(apart, known or apart).total_seconds()
+    differ = f"{differ} {seconds:.3f} s apart"
+    recognised = f"own writes are recognised within {ONE_REQUEST.total_seconds():.0f} s on this portal"
+    learnt = None
+    if apart and db is not None:
+        account = await client.account_details(kind=_KIND, deadline_s=_DEADLINE_S)
+        learnt = await learn_stamp_times(db, portal_id=account.portal_id, apart=apart)
+    if apart and learnt is None:
+        to_do = (
+            "Before anything is pushed, run doctor with the database that is bound to this portal"
+            " (tallybook sync rebind): it is kept there."
+        )
+        return [Finding(Level.FAIL, "stamps", f"{differ}: own writes would be taken for edits", to_do)]
+    if learnt is not None and learnt.is_new:
+        return [
+            Finding(
+                Level.WARN,
+                "stamps",
+                f"{differ}: from now on {recognised}, by every process and without a restart",
+                "What was read until now was taken for edits: look through entries of hubspot:integration.",
+            )
+        ]
+    return [Finding(Level.OK, "stamps", f"{differ}: {recognised}")]
 
 
 async def _sample(client: HubSpotClient, properties: Sequence[str]) -> tuple[Record, ...]:
@@ -180,40 +211,21 @@ def _weigh(records: Iterable[Record], names: Sequence[str]) -> _Sample:
     sample = _Sample()
     for record in records:
         history = record.properties_with_history or {}
-        stamps = [entry for entry in history.get(STAMP_PROPERTY, ()) if _names(entry)]
-        sources = {_source(entry) for entry in stamps}
+        stamps = [
+            each for each in own_stamps(oldest_first(history.get(STAMP_PROPERTY, ()))) if each.stamp.numbers
+        ]
+        sources = {source_of(each.entry) for each in stamps}
         # What came before the first stamp was another program's, and rightly so; and HubSpot keeps only so
         # many stamps.
-        since = min((entry.timestamp for entry in stamps), default=None)
+        since = min((each.entry.timestamp for each in stamps), default=None)
         sample.stamped += len(stamps)
         for name in names:
-            for entry in history.get(name, ()):
-                if since is None or _source(entry) not in sources or entry.timestamp < since:
-                    continue
-                apart_s = _nearest_s(entry, name, history.get(STAMP_PROPERTY, ()))
-                if apart_s is None:
-                    sample.unstamped += 1
-                else:
+            entries = oldest_first(history.get(name, ()))
+            for entry, owner in zip(entries, owners(entries, stamps, name, ONE_REQUEST), strict=True):
+                if owner is not None:
                     sample.matched += 1
-                    sample.furthest_apart_s = max(sample.furthest_apart_s, apart_s)
+                    apart = abs(owner.entry.timestamp - entry.timestamp)
+                    sample.furthest_apart = max(sample.furthest_apart, apart)
+                elif since is not None and source_of(entry) in sources and entry.timestamp >= since:
+                    sample.unstamped += 1
     return sample
-
-
-def _nearest_s(entry: HistoryEntry, name: str, stamps: Iterable[HistoryEntry]) -> float | None:
-    """How far the stamp that names this number lies from it; None: no request of ours can have been it."""
-    found = [
-        abs((stamp.timestamp - entry.timestamp).total_seconds())
-        for stamp in stamps
-        if _source(stamp) == _source(entry) and str(_names(stamp).get(name)) == entry.value
-    ]
-    nearest_s = min(found, default=None)
-    return nearest_s if nearest_s is not None and nearest_s <= _ONE_REQUEST_S else None
-
-
-def _names(entry: HistoryEntry) -> dict[str, int]:
-    stamp = parse_stamp(entry.value)
-    return stamp.numbers if stamp else {}
-
-
-def _source(entry: HistoryEntry) -> tuple[str | None, str | None]:
-    return entry.source_type, entry.source_id

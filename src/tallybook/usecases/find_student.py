@@ -22,10 +22,12 @@ from tallybook.hubspot.fields import (
     history_properties,
     parse_contact,
 )
+from tallybook.hubspot.histories import SAME_TIME
 from tallybook.postgres.pool import Database
 from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.ask_to_read import ask_to_read
 from tallybook.usecases.guard_mirror import PortalGuard
+from tallybook.usecases.learn_stamp_times import own_within
 
 _log = structlog.get_logger(__name__)
 
@@ -245,7 +247,8 @@ class _Gatherer:
             kind=self._kind,
             deadline_s=_CALL_DEADLINE_S,
         )
-        contacts = [parse_contact(record, self._catalog) for record in records]
+        within = await own_within(self._db) if with_history else SAME_TIME
+        contacts = [parse_contact(record, self._catalog, own_within=within) for record in records]
         return [contact for contact in contacts if contact.student_id is not None]
 
     async def _store(self, contacts: Sequence[RemoteContact]) -> frozenset[str]:

@@ -15,7 +15,9 @@ from tallybook.hubspot.fields import (
     history_properties,
     parse_contact,
 )
+from tallybook.hubspot.histories import SAME_TIME
 from tallybook.usecases.absorb_contacts import absorb_contacts
+from tallybook.usecases.learn_stamp_times import own_within
 from tallybook.usecases.mirror import Mirror, Pulled
 
 
@@ -121,7 +123,8 @@ class _Reader:
             deadline_s=self._deadline_s,
             archived=archived,
         )
-        return [parse_contact(record, catalog) for record in records]
+        within = await own_within(self._mirror.db) if history else SAME_TIME
+        return [parse_contact(record, catalog, own_within=within) for record in records]
 
     async def _absorb(self, contacts: Sequence[RemoteContact]) -> None:
         if not contacts:

@@ -7,7 +7,7 @@ read-back finds it there and merges it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -18,10 +18,12 @@ from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import HISTORY_BATCH_SIZE
 from tallybook.hubspot.connection import CONTACTS
 from tallybook.hubspot.fields import ID_PROPERTY, STAMP_PROPERTY
+from tallybook.hubspot.histories import oldest_first, own_stamps, owners, source_of
 from tallybook.hubspot.portal_shape import LaneShape
 from tallybook.hubspot.records import HistoryEntry, Record
 from tallybook.hubspot.write_results import Fault, Refusal, WriteOutcome, WrittenRecord
 from tallybook.hubspot.writes import RecordWrite
+from tallybook.usecases.learn_stamp_times import own_within
 from tallybook.usecases.mirror import Mirror, Pulled
 from tallybook.usecases.outbox import Claim, Failure, Planned
 from tallybook.usecases.pause_lane import why_unreadable
@@ -203,10 +205,11 @@ async def _step_back(mirror: Mirror, claim: Claim, items: Sequence[Planned]) -> 
         except (CrmBusy, CrmUnavailable, SetupError):
             records = ()
         by_id = {record.id: record for record in records}
+        within = await own_within(mirror.db)
         for item in part:
             record = by_id.get(str(item.hubspot_id))
             changed = sorted(set(item.properties) - {ID_PROPERTY})
-            source = who_else(record, changed) if record is not None else "unknown"
+            source = who_else(record, changed, within) if record is not None else "unknown"
             details = {"source": source, "properties": changed, "hubspot_id": item.hubspot_id}
             await mirror.db.fetch_all(
                 "raise_alert",
@@ -219,17 +222,16 @@ async def _step_back(mirror: Mirror, claim: Claim, items: Sequence[Planned]) -> 
         await claim.release((item.id for item in part), wait_s=_FIGHT_S)
 
 
-def who_else(record: Record, properties: Sequence[str]) -> str:
+def who_else(record: Record, properties: Sequence[str], within: timedelta) -> str:
     """Who, other than our requests, wrote one of these properties last: `source type:source id`."""
     history = record.properties_with_history or {}
-    own = {(entry.timestamp, entry.source_id) for entry in history.get(STAMP_PROPERTY, ())}
-    newest: tuple[datetime, HistoryEntry] | None = None
+    stamps = own_stamps(oldest_first(history.get(STAMP_PROPERTY, ())))
+    newest: HistoryEntry | None = None
     for name in properties:
-        for entry in history.get(name, ()):
-            is_own = (entry.timestamp, entry.source_id) in own
-            if not is_own and (newest is None or entry.timestamp > newest[0]):
-                newest = (entry.timestamp, entry)
+        entries = oldest_first(history.get(name, ()))
+        for entry, owner in zip(entries, owners(entries, stamps, None, within), strict=True):
+            if owner is None and (newest is None or entry.timestamp > newest.timestamp):
+                newest = entry
     if newest is None:
         return "unknown"
-    entry = newest[1]
-    return ":".join(filter(None, (entry.source_type, entry.source_id))) or "unknown"
+    return ":".join(filter(None, source_of(newest))) or "unknown"

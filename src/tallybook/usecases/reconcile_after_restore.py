@@ -27,6 +27,7 @@ from tallybook.usecases.absorb_bookings import absorb_bookings
 from tallybook.usecases.absorb_contacts import absorb_contacts
 from tallybook.usecases.absorb_mock_exams import absorb_mock_exams
 from tallybook.usecases.guard_mirror import raise_epoch, read_portal
+from tallybook.usecases.learn_stamp_times import own_within
 from tallybook.usecases.mirror import Mirror
 from tallybook.usecases.pull_contacts import pull_contacts
 from tallybook.usecases.rebind_mirror import forget_records
@@ -163,8 +164,9 @@ class _Run:
                 kind=_KIND,
                 deadline_s=_DEADLINE_S,
             )
+            within = await own_within(mirror.db)
             for record in records:
-                answer = parse_contact(record, mirror.catalog).to_absorb()
+                answer = parse_contact(record, mirror.catalog, own_within=within).to_absorb()
                 row = await mirror.db.fetch_one("restore_contact", {"record": _json(answer)})
                 assert row is not None
                 if row[0] in (Outcome.AGAIN, Outcome.NEED_HISTORY):
