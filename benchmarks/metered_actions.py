@@ -110,7 +110,9 @@ def _contention(report: Report, database: Database, *, full: bool) -> None:
             " left join tallybook.credit_entries e on e.contact_id = p.id and e.reason = 'charge'"
             " group by 1, 2"
         ).fetchone()
+        (timeouts,) = connection.execute("select last_value from public.lock_timeouts").fetchone() or (0,)
     if row != (1, 0, PAID_UPLOADS, -2 * PAID_UPLOADS):
         raise RuntimeError(f"{attempts:,} attempts left (balance, held, charges, sum) {row}")
     report.show(f"{CLIENTS} clients, one contact, {ran.transactions:,} attempts", f"{ran.per_s:,.0f}/s")
+    report.note(f"Of these {timeouts:,} waited more than two seconds for the contact: 503 LOCK_TIMEOUT")
     report.demand("charges beyond what the contact could pay", row[2] - PAID_UPLOADS, "", at_most=0)

@@ -20,6 +20,23 @@ select id, 'credits', 2001, 1 from public.payer;
 insert into tallybook.credit_entries (contact_id, credit_type, seq, delta, balance_after, reason, actor)
 select id, 'credits', 1, 2001, 2001, 'grant', 'benchmark' from public.payer;
 
+-- An upload charged to the payer; who waited too long for the lock is counted, as the API would answer 503 LOCK_TIMEOUT.
+create sequence public.lock_timeouts minvalue 0 start 0;
+select nextval('public.lock_timeouts');
+create function public.charge_payer()
+returns text
+language plpgsql volatile
+as $$
+begin
+    return (select a.refusal
+            from public.payer p, tallybook.charge_actions(p.id, '[{"action": "audio_upload"}]', null, 'benchmark',
+                                                          'benchmark', null, null, null, false) a);
+exception when lock_not_available then
+    perform nextval('public.lock_timeouts');
+    return 'LOCK_TIMEOUT';
+end
+$$;
+
 insert into tallybook.contacts (id, email)
 values (md5('short')::uuid, 'short@example.com'), (md5('long')::uuid, 'long@example.com');
 insert into tallybook.credit_balances (contact_id, credit_type, balance, version)
