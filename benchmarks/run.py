@@ -19,6 +19,7 @@ MODULES = (
     "misses_400",
     "loadtest",
     "import_contacts",
+    "reconcile",
     "push",
     "metered_actions",
     "growth",

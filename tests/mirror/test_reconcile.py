@@ -120,6 +120,12 @@ async def test_it_goes_on_where_it_was_stopped(both, owner):
         assert result.counts.get(name, 0) == at_once.get(name, 0), name
 
 
+async def test_it_stops_as_soon_as_it_is_told_to(both):
+    """As by Ctrl-C: the time it was given is no longer waited for, and nothing is compared twice."""
+    assert not (await reconcile(both, max_s=60, go_on=lambda: False)).done
+    assert (await whole(both))["seen"] == 310
+
+
 async def test_a_reconcile_that_failed_midway_goes_on(both, portal):
     """HubSpot goes away for a while: what was compared is not compared again."""
     await portal.post("faults", path="/objects/.*/2-50158913", times=1, status=400)

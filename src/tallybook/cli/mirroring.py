@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Between these somebody may stop, and is told how far it is.
 _SLICE_S = 3.0
+# Leaving a walk makes the calls on their way in vain, so it is left seldom; Ctrl-C is heard between pages.
+_WALK_SLICE_S = 30.0
 _COLUMNS = ("object_type", "action", "dead", "hubspot_id", "object_id", "properties")
 
 
@@ -42,7 +45,7 @@ def push(*, dry_run: DryRun = False, as_json: AsJson = False) -> None:
         if parts.settings.observes:
             raise Observing(setting="TALLYBOOK_MODE=observe")
         await demand_same_portal(parts.mirror)
-        counts, done = await _in_slices(lambda: push_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
+        counts, done = await _in_slices(lambda _: push_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
         return counts, done, await show_sync_status(parts.db)
 
     counts, done, status = with_parts(work)
@@ -78,7 +81,7 @@ def pull(
         parts.settings.needed("HS_PRIVATE_APP_TOKEN")
         await demand_same_portal(parts.mirror)
         read = await bring_in(parts, quiet=as_json) if full else None
-        counts, done = await _in_slices(lambda: pull_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
+        counts, done = await _in_slices(lambda _: pull_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
         if read is not None:
             counts.update(read.counts)
         return counts, done
@@ -121,13 +124,18 @@ def reconcile(
         parts.settings.needed("HS_PRIVATE_APP_TOKEN")
         await demand_same_portal(parts.mirror)
 
-        async def once() -> JobResult:
-            return await job.reconcile(parts.mirror, max_s=_SLICE_S, repair=repair)
+        async def once(stop: asyncio.Event) -> JobResult:
+            work = partial(
+                job.reconcile,
+                parts.mirror,
+                max_s=_WALK_SLICE_S,
+                repair=repair,
+                go_on=lambda: not stop.is_set(),
+            )
+            return await under_lease(parts.db, job.JOB, work)
 
         try:
-            return await _in_slices(
-                lambda: under_lease(parts.db, job.JOB, once), quiet=as_json, is_cumulative=True
-            )
+            return await _in_slices(once, quiet=as_json, is_cumulative=True)
         except JobRunningError as error:
             raise SetupError("another reconcile is running", hint="Wait until it ends.") from error
 
@@ -161,17 +169,18 @@ def _shown(planned: PlannedWrite) -> dict[str, Any]:
 
 
 async def _in_slices(
-    work: Callable[[], Awaitable[JobResult]], *, quiet: bool, is_cumulative: bool = False
+    work: Callable[[asyncio.Event], Awaitable[JobResult]], *, quiet: bool, is_cumulative: bool = False
 ) -> tuple[Counter[str], bool]:
     """Repeats the work until it is done or somebody presses Ctrl-C: what it did, and whether it is done.
 
+    The work is given the event that Ctrl-C sets, should it want to end sooner than its slice.
     `is_cumulative`: each result counts those before it, too. Pressed again, Ctrl-C does not wait: what is on
     its way then is brought to its end by the next run.
     """
     counts: Counter[str] = Counter()
     with _interruptible() as stop:
         while True:
-            result = await work()
+            result = await work(stop)
             news = {name: number for name, number in result.counts.items() if number}
             counts = Counter(news) if is_cumulative else counts + Counter(news)
             # Where a worker does the same there is nothing left to wait for.

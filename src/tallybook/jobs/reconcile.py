@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tallybook.jobs.lease import JobResult
@@ -13,13 +14,17 @@ JOB = "reconcile"
 _EVERY = timedelta(days=1)
 
 
-async def reconcile(mirror: Mirror, *, max_s: float, repair: bool = True) -> JobResult:
-    """Compares as much as the time allows; the next run goes on where this one stopped.
+async def reconcile(
+    mirror: Mirror, *, max_s: float, repair: bool = True, go_on: Callable[[], bool] = lambda: True
+) -> JobResult:
+    """Compares as much as the time and `go_on` allow; the next run goes on where this one stopped.
 
     The counts are those of the whole reconcile so far; `calls` says how many calls to HubSpot it took.
     """
     ends_at = time.monotonic() + max_s
-    result = await reconcile_mirror(mirror, repair=repair, go_on=lambda: time.monotonic() < ends_at)
+    result = await reconcile_mirror(
+        mirror, repair=repair, go_on=lambda: time.monotonic() < ends_at and go_on()
+    )
     return JobResult(dict(result.counts), done=result.done)
 
 
