@@ -120,7 +120,7 @@ async def test_histories_whose_times_differ_are_a_failure_where_nobody_can_keep_
 
 @pytest.fixture
 async def skewed(world):
-    """The world on a portal that gives stamp and number of one request times 800 ms apart."""
+    """The world on a portal that spreads the times of one request over 800 ms: of two values, or of three."""
     await world.portal.post("settings", stamp_skew_ms=800)
     yield world
     await world.portal.post("settings", stamp_skew_ms=0)
@@ -149,8 +149,10 @@ async def test_times_that_differ_are_found_and_kept_for_this_portal(skewed):
     """From the next reading on our own writes are recognised; on the way there doctor says what it does."""
     contact = await written_once(skewed)
     level, text = await stamps(skewed)
-    assert (level, "up to 0.800 s apart" in text, "from now on" in text) == ("warn", True, True)
-    assert (await show_sync_status(skewed.db))["portal"]["stamps_apart_ms"] == 800
+    apart_ms = (await show_sync_status(skewed.db))["portal"]["stamps_apart_ms"]
+    assert apart_ms in {400, 800}
+    assert (level, "from now on" in text) == ("warn", True)
+    assert f"up to {apart_ms / 1000:.3f} s apart" in text
     await skewed.resume("contact")
     await skewed.due()
     await push_until(skewed.mirror, max_s=20)
@@ -158,14 +160,11 @@ async def test_times_that_differ_are_found_and_kept_for_this_portal(skewed):
     assert (await balances(skewed.db, contact))["sj_credits"] == 5
     # Known by now; and where the newest ones are equal, it stays known.
     level, text = await stamps(skewed)
-    assert (level, "recognised within 2 s on this portal" in text, "from now on" in text) == (
-        "ok",
-        True,
-        False,
-    )
+    assert (level, "from now on" in text) == ("ok", False)
+    assert "own writes are recognised within 2 s on this portal" in text
     await skewed.portal.post("settings", stamp_skew_ms=0)
     assert (await stamps(skewed))[0] == "ok"
-    assert await stamps_apart(skewed.db) == timedelta(milliseconds=800)
+    assert await stamps_apart(skewed.db) in {timedelta(milliseconds=400), timedelta(milliseconds=800)}
 
 
 async def test_control_while_nobody_knows_our_own_writes_count_as_edits(skewed):
