@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from uuid import UUID
 
 import pytest
 
 from support.factories import Contact, balances, book, grant, make_local_contact
-from support.push_world import CONTACT
+from support.push_world import CONTACT, MOCK_EXAM
 from tallybook.hubspot.budget import CallKind
 from tallybook.jobs.push_changes import push_until
 from tallybook.usecases.pull_contacts import pull_contacts
@@ -338,6 +339,26 @@ async def test_cron_brings_a_new_person_and_the_booking_over_in_one_run(world):
     assert result.done
     assert await world.outbox() == {}
     assert await shown(world, contact) == "1"
+    assert await world.hubspot_id("bookings", booking["id"]) is not None
+
+
+async def test_a_booking_that_waits_for_its_session_is_not_called_done(world):
+    """HubSpot will not have the session: what cannot follow is counted, and done once it could."""
+    exam = await world.exam(mirrored=False)
+    (student,) = await world.students(1, credits={"sj_credits": 1})
+    booking = await book(world.db, student, exam)
+    await world.rows("update tallybook.outbox set dirty_since = now() - interval '1 day'")
+    await world.portal_property(MOCK_EXAM, "capacity", exists=False)
+
+    stuck = await push_until(world.mirror, max_s=20)
+
+    assert await world.hubspot_id("bookings", booking["id"]) is None
+    assert (stuck.done, stuck.counts["waiting"]) == (False, len(await world.outbox()))
+    assert set(await world.outbox()) == {exam.id, UUID(booking["id"])}
+    await world.portal_property(MOCK_EXAM, "capacity", exists=True)
+    await world.resume("mock_exam")
+    finished = await push_until(world.mirror, max_s=20)
+    assert (finished.done, finished.counts["waiting"], await world.outbox()) == (True, 0, {})
     assert await world.hubspot_id("bookings", booking["id"]) is not None
 
 

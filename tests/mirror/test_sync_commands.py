@@ -11,7 +11,7 @@ import pytest
 
 from support.commands import SECRET_KEY, CommandLine
 from support.factories import balances, book, grant, make_contact, make_mock_exam
-from support.push_world import BOOKING, CONTACT, TOKEN
+from support.push_world import BOOKING, CONTACT, MOCK_EXAM, TOKEN
 from tallybook.domain.errors import ConfirmationStale, NotFound, ValidationError
 from tallybook.domain.mirror import MirroredType
 from tallybook.usecases.discard_dead_letter import discard_dead_letter
@@ -424,6 +424,18 @@ async def test_push_writes_what_waits_and_shows_it_first_when_asked(world, tally
     error, _ = tallybook.error("sync", "push", **settings)
     await world.portal.post("settings", token=None)
     assert "HS_PRIVATE_APP_TOKEN was refused" in error
+
+
+async def test_a_push_that_cannot_go_on_ends_and_says_what_waits(world, tallybook, portal):
+    """A session that HubSpot will not have, and its booking: two wait, and it is not done."""
+    settings = {"HS_PRIVATE_APP_TOKEN": TOKEN, "HUBSPOT_BASE_URL": portal.url}
+    await book(world.db, await world.student(credits={"sj_credits": 3}), await world.exam(mirrored=False))
+    await world.rows("update tallybook.outbox set dirty_since = now() - interval '1 day'")
+    await world.portal_property(MOCK_EXAM, "capacity", exists=False)
+    told = json.loads(tallybook("sync", "push", "--json", code=1, **settings).stdout)
+    assert (told["done"], told["waiting"]) == (False, 2)
+    assert told["paused"] == {"mock_exam": "unknown_property"}
+    assert told["counts"]["written"] == 1
 
 
 async def test_a_push_can_be_stopped_and_goes_on_later(world, tallybook, portal):

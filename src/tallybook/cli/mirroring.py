@@ -45,13 +45,20 @@ def push(*, dry_run: DryRun = False, as_json: AsJson = False) -> None:
         if parts.settings.observes:
             raise Observing(setting="TALLYBOOK_MODE=observe")
         await demand_same_portal(parts.mirror)
-        counts, done = await _in_slices(lambda _: push_until(parts.mirror, max_s=_SLICE_S), quiet=as_json)
+        counts, done = await _in_slices(
+            lambda _: push_until(parts.mirror, max_s=_SLICE_S),
+            quiet=as_json,
+            # What still waits then waits for something else.
+            is_idle=lambda news: "claimed" not in news,
+        )
         return counts, done, await show_sync_status(parts.db)
 
     counts, done, status = with_parts(work)
     lanes = [lane for lane in status["lanes"] if lane["lane"] != "pull"]
     paused = {lane["lane"]: lane["paused"]["reason"] for lane in lanes if lane["paused"]}
     waiting = sum(lane["waiting"] for lane in lanes)
+    # The slices' own counts of it add up to nothing.
+    del counts["waiting"]
     if as_json:
         print_json({"counts": dict(counts), "done": done, "waiting": waiting, "paused": paused})
     else:
@@ -169,11 +176,16 @@ def _shown(planned: PlannedWrite) -> dict[str, Any]:
 
 
 async def _in_slices(
-    work: Callable[[asyncio.Event], Awaitable[JobResult]], *, quiet: bool, is_cumulative: bool = False
+    work: Callable[[asyncio.Event], Awaitable[JobResult]],
+    *,
+    quiet: bool,
+    is_cumulative: bool = False,
+    is_idle: Callable[[Mapping[str, int]], bool] = lambda news: set(news) == {"already_polling"},
 ) -> tuple[Counter[str], bool]:
     """Repeats the work until it is done or somebody presses Ctrl-C: what it did, and whether it is done.
 
     The work is given the event that Ctrl-C sets, should it want to end sooner than its slice.
+    `is_idle`: by what one slice did, another would do nothing (where a worker does the same, say).
     `is_cumulative`: each result counts those before it, too. Pressed again, Ctrl-C does not wait: what is on
     its way then is brought to its end by the next run.
     """
@@ -183,8 +195,7 @@ async def _in_slices(
             result = await work(stop)
             news = {name: number for name, number in result.counts.items() if number}
             counts = Counter(news) if is_cumulative else counts + Counter(news)
-            # Where a worker does the same there is nothing left to wait for.
-            if result.done or stop.is_set() or set(news) == {"already_polling"}:
+            if result.done or stop.is_set() or is_idle(news):
                 return counts, result.done
             if not quiet:
                 print(_told(counts), file=sys.stderr)

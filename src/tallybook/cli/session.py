@@ -61,10 +61,17 @@ def with_parts(
 
     `decides`: it changes bookings, sessions or credits, which observe mode refuses.
     """
+    import structlog
+
     from tallybook.domain.errors import Observing
     from tallybook.wiring import opened
 
     async def inside(settings: Settings) -> T:
+        # Standard output is the command's answer, which a program may read.
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger("warning"),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
         if decides and settings.observes:
             raise Observing(setting="TALLYBOOK_MODE=observe")
         async with opened(settings, pool_size=4) as parts:

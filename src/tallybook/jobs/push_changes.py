@@ -42,7 +42,11 @@ async def run_push(mirror: Mirror, stop: asyncio.Event) -> None:
 
 
 async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
-    """Pushes what waits now, without lingering, for `max_s` seconds at most; `done`: nothing due is left."""
+    """Pushes what waits now, without lingering, for `max_s` seconds at most.
+
+    `waiting` counts what HubSpot has not been told at the end: because the time was over, or because it waits
+    for something else (a lane that is paused, a record another one needs, its next attempt). `done`: nothing.
+    """
     if mirror.observe:
         return JobResult()
     look = partial(demand_same_portal, mirror)
@@ -57,7 +61,9 @@ async def push_until(mirror: Mirror, *, max_s: float) -> JobResult:
             counts.update(found)
         claimed = sum(found["claimed"] for found in results)
         if claimed == 0 or time.monotonic() >= ends_at:
-            return JobResult(dict(counts), done=claimed == 0)
+            row = await mirror.db.fetch_one("count_waiting")
+            waiting = row[0] if row else 0
+            return JobResult({**counts, "waiting": waiting}, done=waiting == 0)
 
 
 class _Lane:
