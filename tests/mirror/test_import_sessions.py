@@ -1,5 +1,6 @@
 """Importing mock exams and bookings: taken as they are, refundable, and nothing happens the second time."""
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,13 +8,15 @@ import pytest
 
 from support.factories import balances, book, cancel
 from support.remote_sessions import RemoteSide, conflicts, contact_of, ours, query, waiting
-from tallybook.domain.errors import ExamFull
+from tallybook.domain.errors import CrmUnavailable, ExamFull
+from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.postgres.pool import Database
 from tallybook.usecases.import_bookings import import_bookings
 from tallybook.usecases.import_contacts import import_contacts
 from tallybook.usecases.import_mock_exams import import_mock_exams
 from tallybook.usecases.import_portal import import_portal
+from tallybook.usecases.import_records import Imported, import_records
 from tallybook.usecases.pull_bookings import pull_bookings
 from tallybook.usecases.pull_mock_exams import pull_mock_exams
 
@@ -289,6 +292,54 @@ async def test_an_import_goes_on_where_it_stopped(mirror, remote, db):
 
     assert read == 210
     assert await query(db, "select count(*) from tallybook.bookings") == [(210,)]
+
+
+async def test_pages_taken_at_once_may_have_the_same_texts(mirror, remote, db):
+    """Neither sees what the other inserts before it commits; every booking gets a text of its own."""
+    for _ in range(3):
+        student, exam = await remote.contact(), await remote.exam(capacity=100)
+        for n in range(100):
+            await remote.booking(student, exam, is_active="Cancelled", booking_id=f"old-{n}")
+
+    *_, bookings = await import_all(mirror)
+
+    assert (bookings.read, bookings.not_stored) == (300, 0)
+    texts = {text for (text,) in await query(db, "select booking_id from tallybook.bookings")}
+    assert texts == {f"old-{n}{again}" for n in range(100) for again in ("", " (2)", " (3)")}
+
+
+async def test_a_page_that_failed_is_read_again_although_the_next_was_taken(mirror, remote):
+    """What is left is remembered in the order of the pages, whichever of two at once is done first."""
+    student, exam = await remote.contact(), await remote.exam(capacity=100)
+    for n in range(310):
+        await remote.booking(student, exam, is_active="Cancelled", booking_id=f"old-{n}")
+    taken: set[str] = set()
+    begun = 0
+    third_is_done = asyncio.Event()
+
+    async def take(records):
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            await third_is_done.wait()
+            raise CrmUnavailable(operation="take", problem="the second page fails")
+        taken.update(record.id for record in records)
+        if begun == 3:
+            third_is_done.set()
+
+    async def go_on():
+        result = Imported()
+        await import_records(mirror, MirroredType.BOOKING, result, take, properties=(), at_once=2)
+        return result
+
+    with pytest.raises(CrmUnavailable):
+        await go_on()
+    assert 0 < len(taken) < 310
+    after = await go_on()
+
+    assert after.resumed
+    assert after.complete
+    assert len(taken) == 310
 
 
 async def test_an_imported_seat_counts_for_the_next_student(mirror, remote, db):

@@ -15,6 +15,8 @@ from tallybook.usecases.import_records import Imported, import_records
 from tallybook.usecases.mirror import Mirror
 
 _SESSIONS_AT_ONCE = 500
+# One page keeps one connection of PostgreSQL busy; bookings are more work than HubSpot's limits let arrive.
+_PAGES_AT_ONCE = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +63,7 @@ async def import_bookings(
         take,
         properties=BOOKING_PROPERTIES,
         associations=(mirror.crm_type(MirroredType.CONTACT), mirror.crm_type(MirroredType.MOCK_EXAM)),
+        at_once=1 if limit is not None or dry_run else _PAGES_AT_ONCE,
         limit=limit,
         dry_run=dry_run,
         max_s=max_s,

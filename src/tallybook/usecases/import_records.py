@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ import msgspec
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.records import Record
-from tallybook.hubspot.walk import RangeLeft, walk
+from tallybook.hubspot.walk import RangeLeft, WalkPage, walk
 from tallybook.postgres.pool import Database
 from tallybook.usecases.mirror import Mirror
 
@@ -43,12 +45,13 @@ async def import_records(
     *,
     properties: Sequence[str],
     associations: Sequence[str] = (),
+    at_once: int = 1,
     limit: int | None = None,
     dry_run: bool = False,
     max_s: float | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Gives every record of the type to `take`, a page at a time, and counts into `result`.
+    """Gives every record of the type to `take`, `at_once` pages at a time, and counts into `result`.
 
     Stops after `limit` records or `max_s` seconds; what is left is remembered, unless limited or in a dry
     run.
@@ -67,25 +70,65 @@ async def import_records(
         left=left,
     )
     page_number = 0
-    async with aclosing(pages):
-        async for page in pages:
+
+    async def take_page(page: WalkPage) -> int:
+        records = page.records if limit is None else page.records[: limit - result.read]
+        await take(records)
+        return len(records)
+
+    def has_time() -> bool:
+        return max_s is None or time.monotonic() - started < max_s
+
+    rest: tuple[RangeLeft, ...] = ()
+    async with aclosing(pages), aclosing(_taken(pages, take_page, at_once, has_time)) as taken:
+        async for page, read in taken:
             page_number += 1
-            records = page.records if limit is None else page.records[: limit - result.read]
-            await take(records)
             if not dry_run and page_number in STATISTICS_AFTER_PAGES:
                 await mirror.db.fetch_all("refresh_statistics")
-            result.read += len(records)
+            result.read += read
             result.total = page.total
             result.duration_s = time.monotonic() - started
+            rest = page.left
             if remembers:
-                await remember(mirror.db, of, page.left)
+                await remember(mirror.db, of, rest)
             on_progress()
             if limit is not None and result.read >= limit:
                 return
-            if max_s is not None and result.duration_s >= max_s and page.left:
-                return
-    result.complete = True
+    result.complete = not rest
     result.duration_s = time.monotonic() - started
+
+
+async def _taken(
+    pages: AsyncIterator[WalkPage],
+    take: Callable[[WalkPage], Awaitable[int]],
+    at_once: int,
+    go_on: Callable[[], bool],
+) -> AsyncGenerator[tuple[WalkPage, int], None]:
+    """Each page with what `take` gave for it, in their order, when it and all before it were taken.
+
+    So what a page leaves to be read is safe to remember, although the next is being taken already. When
+    `go_on` says no, those begun are brought to their end.
+    """
+    under_way: deque[tuple[WalkPage, asyncio.Future[int]]] = deque()
+    try:
+        async for page in pages:
+            under_way.append((page, asyncio.ensure_future(take(page))))
+            if len(under_way) >= at_once:
+                first, taking = under_way[0]
+                read = await taking
+                under_way.popleft()
+                yield first, read
+                if not go_on():
+                    break
+        while under_way:
+            first, taking = under_way[0]
+            read = await taking
+            under_way.popleft()
+            yield first, read
+    finally:
+        for _, taking in under_way:
+            taking.cancel()
+        await asyncio.gather(*(taking for _, taking in under_way), return_exceptions=True)
 
 
 async def left_of_last_time(db: Database, of: str) -> tuple[RangeLeft, ...] | None:
