@@ -11,6 +11,7 @@ from support.push_world import BOOKING, CONTACT, MOCK_EXAM
 from tallybook.usecases.pause_lane import seconds_to_midnight
 from tallybook.usecases.preview_push import preview_push
 from tallybook.usecases.push_changes import push_batch
+from tallybook.usecases.reconcile_mirror import reconcile_mirror
 
 
 async def push(world, lane):
@@ -203,6 +204,18 @@ async def test_a_property_that_hubspot_makes_read_only_is_left_out(world):
     assert "address" not in properties
     assert properties["capacity"] == "7"
     assert await world.outbox("mock_exam") == {}, "what cannot be written is not waited for"
+
+
+async def test_what_nobody_can_write_is_not_found_missing_by_every_reconcile(world):
+    """The number differs and will; nothing is queued for it, and nothing counted as not told."""
+    student = await world.student(credits={"sj_credits": 3})
+    await world.declare_read_only(CONTACT, "sj_credits")
+    await grant(world.db, student, "sj_credits", 2)
+    await push(world, CONTACT)
+    assert await world.outbox("contact") == {}
+    compared = await reconcile_mirror(world.mirror, repair=True)
+    assert (compared.done, compared.counts["ours"], compared.counts["unpushed"]) == (True, 1, 0)
+    assert await world.outbox("contact") == {}
 
 
 async def test_a_property_that_does_not_exist_pauses_the_lane_until_it_does(world):

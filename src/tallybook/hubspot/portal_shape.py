@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from tallybook.domain.errors import SetupError
+from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.client import HubSpotClient
@@ -40,6 +40,14 @@ async def lane_shape(client: HubSpotClient, lane: MirroredType, *, kind: CallKin
         shape = await _read(client, lane, kind=kind)
         known[lane] = (time.monotonic() + _KEPT_S, shape)
     return shape
+
+
+async def never_sent(client: HubSpotClient, lane: MirroredType, *, kind: CallKind) -> tuple[str, ...]:
+    """The properties of a lane that nobody can write; none where HubSpot does not answer."""
+    try:
+        return (await lane_shape(client, lane, kind=kind)).read_only
+    except (CrmBusy, CrmUnavailable, SetupError):
+        return ()
 
 
 def forget_shape(client: HubSpotClient, lane: MirroredType) -> None:

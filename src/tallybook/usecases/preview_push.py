@@ -8,10 +8,9 @@ from uuid import UUID
 
 import msgspec
 
-from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import CallKind
-from tallybook.hubspot.portal_shape import lane_shape
+from tallybook.hubspot.portal_shape import never_sent
 from tallybook.usecases.mirror import Mirror
 
 
@@ -35,15 +34,8 @@ class PlannedWrite:
 
 async def preview_push(mirror: Mirror) -> list[PlannedWrite]:
     """What waits, the oldest first. What HubSpot calculates is left out where HubSpot answers."""
-    skip: dict[str, list[str]] = {}
-    for lane in MirroredType:
-        try:
-            shape = await lane_shape(mirror.client, lane, kind=CallKind.PUSH)
-        except (CrmBusy, CrmUnavailable, SetupError):
-            # Looking at what waits here must not depend on HubSpot.
-            skip[lane.value] = []
-        else:
-            skip[lane.value] = list(shape.read_only)
+    # Looking at what waits here must not depend on HubSpot.
+    skip = {lane.value: await never_sent(mirror.client, lane, kind=CallKind.PUSH) for lane in MirroredType}
     rows = await mirror.db.fetch_all("preview_push", {"skip": msgspec.json.encode(skip).decode()})
     return [
         PlannedWrite(

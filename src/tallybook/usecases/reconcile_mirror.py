@@ -19,6 +19,7 @@ from tallybook.domain.mirror import MirroredType, Outcome
 from tallybook.hubspot.booking_fields import BOOKING_PROPERTIES, linked_ids
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.fields import contact_properties, parse_contact
+from tallybook.hubspot.portal_shape import never_sent
 from tallybook.hubspot.records import Record
 from tallybook.hubspot.session_fields import MOCK_EXAM_PROPERTIES
 from tallybook.hubspot.walk import RangeLeft, walk
@@ -142,14 +143,22 @@ async def _walk(
 
 async def _look(mirror: Mirror, of: MirroredType, place: _Place, *, repair: bool) -> _Place:
     """The next thousand of ours."""
+    made = mirror.client.calls[_KIND]
+    skip = await never_sent(mirror.client, of, kind=_KIND)
     row = await mirror.db.fetch_one(
         "queue_unpushed",
-        {"object_type": of, "after": place.looking_after, "limit": _AT_ONCE, "repair": repair},
+        {
+            "object_type": of,
+            "after": place.looking_after,
+            "limit": _AT_ONCE,
+            "repair": repair,
+            "skip": list(skip),
+        },
     )
     assert row is not None
     last_id, looked_at, unpushed = row
     counts = Counter(place.counts)
-    counts.update(ours=looked_at, unpushed=unpushed)
+    counts.update(ours=looked_at, unpushed=unpushed, calls=mirror.client.calls[_KIND] - made)
     if last_id is not None:
         return msgspec.structs.replace(place, looking_after=last_id, counts=dict(counts))
     return _Place(place.began_at, place.type_number + 1, counts=dict(counts))
