@@ -501,3 +501,20 @@ async def test_entries_that_are_lost_freeze_a_number_there_too(db, owner, eve):
     shown = near((15, 9, 0), (16, 5, 2))
     await absorb(db, eve, 16, stamp=STAMPS[1], credits={"sj_credits": 5}, history=shown)
     assert await conflicts(owner, eve) == [("sj_credits", "gap", "5", "5")]
+
+
+@pytest.mark.parametrize(("own_within", "balance"), [(ONE_REQUEST, 7), (SAME_TIME, 5)])
+async def test_more_typed_than_hubspot_keeps_is_the_difference_there_too(db, owner, eve, own_within, balance):
+    """Nobody but people wrote this number, though the oldest entry left is older than the last answer."""
+    await grant(db, eve, "cs_credits", 1)
+    stamp = "2 cs_credits=1"
+    shown = history(
+        (9.8, 6, 0),
+        (10.5, 7, 0),
+        cs_credits=((-9, 0, 0), (11, 1, 2)),
+        stamps=(STAMPS[0], stamp),
+        own_within=own_within,
+    )
+    await absorb(db, eve, 11, stamp=stamp, credits={"sj_credits": 7, "cs_credits": 1}, history=shown)
+    assert (await balances(db, eve))["sj_credits"] == balance
+    assert [kind for _, kind, *_ in await conflicts(owner, eve)] == ["gap"] * (balance == 5)
