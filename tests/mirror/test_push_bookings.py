@@ -10,6 +10,8 @@ from support.push_world import BOOKING, MOCK_EXAM
 from tallybook.domain.errors import SetupError
 from tallybook.jobs.push_changes import push_until, run_push
 from tallybook.usecases.push_changes import push_batch
+from tallybook.usecases.reconcile_mirror import reconcile_mirror
+from tallybook.usecases.resolve_conflict import Choice, resolve_conflict
 
 
 async def booked(world, *, exam=None):
@@ -327,3 +329,50 @@ async def test_cron_pushes_what_waits_at_once(world):
     assert result.done
     assert await world.outbox("booking") == {}
     assert await world.outbox("mock_exam") == {}
+
+
+async def test_a_booking_whose_contact_was_deleted_waits_for_the_decision_and_no_longer(world):
+    """Staff see the contact and leave it so: nothing waits for ever, and the seat stays taken."""
+    contact, _, booking = await booked(world)
+    await world.portal.post("edits", object_type="contacts", id=contact.hubspot_id, properties={}, erase=True)
+    await world.pull_all([contact])
+    ((conflict, ours),) = await world.rows(
+        "select id, ours from tallybook.sync_conflicts where kind = 'deleted' and resolved_at is null"
+    )
+    assert "live bookings 1" in ours
+    await world.due()
+    await push(world, BOOKING)
+    assert set(await world.outbox("booking")) == {UUID(booking["id"])}, "undecided, it waits"
+
+    await resolve_conflict(
+        world.db,
+        conflict_id=conflict,
+        choice=Choice.DISMISS,
+        value=None,
+        reason="she left",
+        actor="cli:ada",
+    )
+    await world.due()
+    await push(world, BOOKING)
+
+    assert await world.outbox("booking") == {}
+    assert (await reconcile_mirror(world.mirror, repair=True)).counts["unpushed"] == 0
+    assert await world.value("select status from tallybook.bookings where id = %s", booking["id"]) == "Active"
+    # Had she come back, it would be told.
+    await world.rows("update tallybook.contacts set archived_at = null where id = %s", contact.id)
+    compared = await reconcile_mirror(world.mirror, repair=False)
+    assert compared.counts["unpushed"] == 1
+    await world.rows("update tallybook.contacts set archived_at = now() where id = %s", contact.id)
+
+
+async def test_a_cancelled_booking_of_an_archived_contact_is_not_waited_for(world):
+    """HubSpot never heard of it and need not; a live one waits until the contact is restored."""
+    contact, _, booking = await booked(world)
+    await world.rows("update tallybook.contacts set archived_at = now() where id = %s", contact.id)
+    await world.due()
+    await push(world, BOOKING)
+    assert set(await world.outbox("booking")) == {UUID(booking["id"])}
+    await cancel(world.db, None, booking)
+    await world.due()
+    await push(world, BOOKING)
+    assert await world.outbox("booking") == {}
