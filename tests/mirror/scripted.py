@@ -141,7 +141,9 @@ class Script:
             return replace(contact, stamp=None, history=None)
         if self.rule == "value" and contact.history is not None:
             balances = {
-                name: tuple(replace(each, own=each.number in run.pushed[name]) for each in entries)
+                name: tuple(
+                    replace(each, own_rank=1 if each.number in run.pushed[name] else None) for each in entries
+                )
                 for name, entries in contact.history.balances.items()
             }
             return replace(contact, history=replace(contact.history, balances=balances))
