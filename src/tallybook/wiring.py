@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ import structlog
 from tallybook.api.logs import configure_logs
 from tallybook.domain.call_limits import CallLimit
 from tallybook.domain.catalog import Catalog, default_catalog_text, parse_catalog
-from tallybook.domain.errors import SetupError, TallybookError
+from tallybook.domain.errors import SetupError
 from tallybook.domain.mirror import MirroredType
 from tallybook.hubspot.budget import (
     SEARCH_SHARES,
@@ -61,8 +61,6 @@ if TYPE_CHECKING:
 
     from tallybook.api.deps import ApiConfig
     from tallybook.outbound.changes import ChangeBus
-
-_TELL_CALLS_EVERY_S = 5.0
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -189,30 +187,10 @@ async def opened(settings: Settings, *, pool_size: int | None = None) -> AsyncIt
     """The parts for as long as the block lasts."""
     parts = assemble(settings, pool_size=pool_size)
     try:
-        async with _telling_calls(parts):
+        async with parts.crm_calls.telling(parts.db):
             yield parts
     finally:
         await parts.close()
-
-
-@asynccontextmanager
-async def _telling_calls(parts: Parts) -> AsyncIterator[None]:
-    """Meanwhile, and once more at the end, the calls of this process are added to those of all."""
-
-    async def tell_for_ever() -> None:
-        while True:
-            await asyncio.sleep(_TELL_CALLS_EVERY_S)
-            with suppress(TallybookError):
-                await parts.crm_calls.tell(parts.db)
-
-    task = asyncio.create_task(tell_for_ever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        with suppress(TallybookError):
-            await parts.crm_calls.tell(parts.db)
 
 
 def unlimited_hubspot(settings: Settings) -> HubSpotClient:
@@ -398,7 +376,7 @@ async def _lifespan(parts: Parts) -> AsyncIterator[None]:
     # What is there now stays until the end: the collector need not look at it again with every pass.
     gc.freeze()
     try:
-        async with _telling_calls(parts), _hearing_changes(parts):
+        async with parts.crm_calls.telling(parts.db), _hearing_changes(parts):
             yield
     finally:
         await parts.close()

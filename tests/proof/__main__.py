@@ -11,7 +11,7 @@ from pathlib import Path
 
 from e2e.service import Simulator
 from proof.breaking import BROKEN
-from proof.people import CHANCES
+from proof.chances import CHANCES
 from proof.play import Plan, play
 from proof.report import print_result, save_evidence
 from proof.stage import CommandFailed, OwnPostgres, Stage

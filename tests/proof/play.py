@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from proof.audit import Audit
 from proof.breaking import break_merge
-from proof.people import CHANCES, People
+from proof.chances import CHANCES
+from proof.people import People
 from proof.portal import Portal
 from proof.settle import NeverSettled, settled
 from proof.stage import CLIENT_SECRET

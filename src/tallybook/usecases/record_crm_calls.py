@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
+from tallybook.domain.errors import TallybookError
 from tallybook.hubspot.budget import CallKind, CallMade
 from tallybook.postgres.pool import Database
+
+_TELL_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -49,6 +53,25 @@ class CrmCallCounts:
             }
             await record_crm_calls(db, news)
             self._told = now
+
+    @asynccontextmanager
+    async def telling(self, db: Database) -> AsyncIterator[None]:
+        """Meanwhile, and once more at the end, calls are told; what cannot be told now is told later."""
+
+        async def tell_for_ever() -> None:
+            while True:
+                await asyncio.sleep(_TELL_EVERY_S)
+                with suppress(TallybookError):
+                    await self.tell(db)
+
+        task = asyncio.create_task(tell_for_ever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with suppress(TallybookError):
+                await self.tell(db)
 
 
 async def record_crm_calls(db: Database, counts: Mapping[str, tuple[int, int]]) -> None:
