@@ -377,6 +377,8 @@ async def _lifespan(parts: Parts) -> AsyncIterator[None]:
     gc.freeze()
     try:
         async with parts.crm_calls.telling(parts.db), _hearing_changes(parts):
+            if parts.has_hubspot:
+                await parts.portal.look_ahead()
             yield
     finally:
         await parts.close()

@@ -56,14 +56,14 @@ async def test_staff_and_schedulers_hear_what_to_do(service, staff, kind, told, 
     """Reconciling, reading a contact again and each job: CRM_UNAVAILABLE with a wait; all well afterwards."""
     await service.simulator.set(portal_id=8_123_456)
     data_of(await service.http.get("/api/admin/cron/batch-sync-hubspot", headers=CRON))
-    # A process that knew the portal a moment ago would trust it for a minute.
-    await service.restart()
     requests = [
         ("POST", "/api/admin/sync/reconcile", {"headers": staff, "json": {"max_s": 5}}),
         ("DELETE", "/api/admin/cache/contact/1599000", {"headers": staff}),
         *(("GET", f"/api/admin/cron/{job}?max_s=5", {"headers": CRON}) for job in JOBS),
     ]
     async with trouble(service, kind):
+        # A process that knew the portal a moment ago would trust it for a minute.
+        await service.restart()
         for method, path, request in requests:
             answer = await service.http.request(method, path, **request)
             refused(answer, 503, "CRM_UNAVAILABLE")

@@ -144,3 +144,19 @@ async def test_many_who_ask_at_once_hear_one_answer(mirror, portal):
     heard = await asyncio.gather(*patient, return_exceptions=True)
     assert [type(each) for each in heard] == [SetupError] * 4
     assert (await calls(portal))["account"] == before["account"] + 1
+
+
+async def test_a_server_that_has_looked_ahead_makes_one_call_for_its_first_student(mirror, portal):
+    guard = PortalGuard(partial(demand_same_portal_to_read, mirror))
+    await guard.look_ahead()
+    before = await calls(portal)
+    assert (await ask(Students(mirror.client, mirror.db, CATALOG, guard), 7)).stored
+    assert await calls(portal) == before | {"batch_read": before["batch_read"] + 1}
+
+
+@pytest.mark.parametrize("trouble", [{"status": 503, "times": 50}, {"delay_ms": 8_000, "times": 1}])
+async def test_a_portal_in_trouble_keeps_no_server_from_starting(mirror, portal, trouble):
+    await portal.post("faults", path="/account-info/", **trouble)
+    guard = PortalGuard(partial(demand_same_portal_to_read, mirror))
+    async with asyncio.timeout(5):
+        await guard.look_ahead()

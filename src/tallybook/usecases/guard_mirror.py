@@ -6,9 +6,10 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError
+from tallybook.domain.errors import CrmBusy, CrmUnavailable, SetupError, TallybookError
 from tallybook.domain.portal_marker import PortalMarker
 from tallybook.hubspot.budget import CallKind
 from tallybook.hubspot.connection import CONTACTS
@@ -102,6 +103,12 @@ class PortalGuard:
         done, _ = await asyncio.wait((looking,), timeout=wait_s)
         for each in done:
             each.result()
+
+    async def look_ahead(self) -> None:
+        """Looks before anybody has to know, for a second; what is wrong is told to whoever asks later."""
+        with suppress(TallybookError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await self.demand()
 
     async def _look_once(self) -> None:
         try:
