@@ -81,6 +81,18 @@ async def test_a_run_that_lost_its_lease_is_stopped(db, owner, monkeypatch):
     assert (await state_of(owner, "job"))[0] is not None
 
 
+async def test_who_asked_for_a_run_that_lost_its_lease_hears_that_it_is_not_done(db, owner, monkeypatch):
+    """No error: what it had done stays, and the next run goes on."""
+    monkeypatch.setattr(lease, "_RENEW_EVERY_S", 0.02)
+
+    async def work():
+        await owner.execute("update tallybook.job_runs set lease_token = gen_random_uuid()")
+        await asyncio.sleep(60)
+
+    told = await report(db, "job", work)
+    assert (told["counts"], told["done"]) == ({"lease_lost": 1}, False)
+
+
 async def test_a_long_run_keeps_its_lease(db, owner, monkeypatch):
     """The lease is renewed while the work goes on."""
     monkeypatch.setattr(lease, "_RENEW_EVERY_S", 0.02)

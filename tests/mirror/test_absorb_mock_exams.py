@@ -137,7 +137,7 @@ async def test_a_capacity_below_the_seats_sells_no_more_and_takes_no_seat(mirror
     await pull(mirror, hubspot_id)
 
     assert (await exam(db, hubspot_id)).capacity == 3
-    assert await conflicts(db) == [("refused_value", "capacity", "10", "2")]
+    assert await conflicts(db) == [("refused_value", "capacity", "3", "2")]
     with pytest.raises(ExamFull):
         await book(db, students[3], found)
     assert await resolve(db, "theirs") == "CAPACITY_BELOW_BOOKED"
@@ -145,6 +145,35 @@ async def test_a_capacity_below_the_seats_sells_no_more_and_takes_no_seat(mirror
     after = await exam(db, hubspot_id)
     assert (after.capacity, after.crm_base["capacity"], await conflicts(db)) == (5, "2", [])
     assert found.id in (await waiting(db))["mock_exam"]
+
+
+async def test_a_capacity_typed_back_after_one_that_was_refused_counts(mirror, remote, db):
+    """Also the number on which both sides agreed before: ours was lowered meanwhile, by nobody's wish."""
+    hubspot_id, found = await pulled_exam(mirror, remote, capacity=10)
+    students = await make_contacts(db, 3, credits={"sj_credits": 1})
+    for student in students:
+        await book(db, student, found)
+    for typed in ("2", "1", "10"):
+        await remote.edit(remote.exams, hubspot_id, capacity=typed)
+        await pull(mirror, hubspot_id)
+
+    after = await exam(db, hubspot_id)
+    assert (after.capacity, after.crm_base["capacity"], await conflicts(db)) == (10, "10", [])
+
+
+async def test_a_choice_that_is_refused_changes_nothing(mirror, remote, db):
+    """A third value below the seats, where both had changed the capacity."""
+    hubspot_id, found = await pulled_exam(mirror, remote, capacity=10)
+    for student in await make_contacts(db, 2, credits={"sj_credits": 1}):
+        await book(db, student, found)
+    await query(db, "update tallybook.mock_exams set capacity = 15, updated_at = clock_timestamp()")
+    await remote.edit(remote.exams, hubspot_id, capacity="20")
+    await pull(mirror, hubspot_id)
+
+    assert await resolve(db, "value", value="1") == "CAPACITY_BELOW_BOOKED"
+
+    assert (await exam(db, hubspot_id)).capacity == 20
+    assert await conflicts(db) == [("both_changed", "capacity", "15", "20")]
 
 
 async def test_a_refused_capacity_is_taken_once_the_seats_allow(mirror, remote, db):

@@ -77,6 +77,9 @@ async def report(db: Database, job: str, work: Callable[[], Awaitable[JobResult]
         result = await under_lease(db, job, work)
     except JobRunningError:
         result = JobResult({"already_running": 1}, done=False)
+    except _LeaseLostError:
+        # What it had done stays done, and somebody goes on.
+        result = JobResult({"lease_lost": 1}, done=False)
     return {
         "counts": dict(result.counts),
         "duration_ms": round((time.monotonic() - started) * 1000, 1),
