@@ -17,8 +17,7 @@ as $$
 $$;
 
 -- While a person has to decide about its contact, a booking HubSpot has not heard of waits. Once it was decided to leave
--- the contact deleted it is not told any more, nor is one that was cancelled; should the contact come back, a reconcile
--- finds it untold.
+-- the contact deleted it is not told any more, nor is one that was cancelled, until the contact comes back (below).
 create or replace function tallybook.booking_plan(p_booking tallybook.bookings, p_skip text[])
 returns tallybook.push_plan
 language plpgsql stable
@@ -59,5 +58,30 @@ begin
                     then 'wait' else 'drop' end, '{}')::tallybook.push_plan;
 end
 $$;
+
+-- While its contact is archived, a booking HubSpot has not heard of is dropped once it is cancelled or left so
+-- (`booking_plan`). That holds only as long as the contact is away. At the commit, since outbox rows are locked last.
+create function tallybook.tell_of_bookings_again()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+    v_ids uuid[];
+begin
+    select array_agg(b.id order by b.id) into v_ids
+    from tallybook.bookings b where b.contact_id = new.id and b.hubspot_id is null;
+    if v_ids is not null then
+        perform tallybook.note_changes(array_fill('booking'::text, array[cardinality(v_ids)]), v_ids);
+    end if;
+    return null;
+end
+$$;
+
+create constraint trigger contacts_tell_of_bookings_again after update of archived_at on tallybook.contacts
+    deferrable initially deferred
+    for each row when (old.archived_at is not null and new.archived_at is null and new.merged_into is null
+                       and new.erased_at is null)
+    execute function tallybook.tell_of_bookings_again();
 
 select tallybook.secure();
