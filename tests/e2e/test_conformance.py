@@ -1,8 +1,5 @@
 """The API against its own OpenAPI document: whatever is sent, the answer is one the document describes."""
 
-from datetime import UTC, datetime
-from uuid import UUID
-
 import jsonschema
 import pytest
 import schemathesis
@@ -18,13 +15,10 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from e2e.service import CRON_SECRET, SECRET_KEY
+from e2e.service import CRON_SECRET
 from support.factories import make_mock_exam
 from tallybook.api.openapi import openapi_document
 from tallybook.api.routes import ROUTES
-from tallybook.api.staff_tokens import StaffTokens
-from tallybook.domain.staff import StaffRole
-from tallybook.usecases.create_staff import create_staff
 
 CHECKS = [
     not_a_server_error,
@@ -67,15 +61,6 @@ async def exam(service):
     return str(
         (await make_mock_exam(service.db, mock_type="Mock Discussion", location="Online", capacity=900)).id
     )
-
-
-@pytest.fixture(scope="module")
-async def staff(service):
-    """An administrator; signing in would meet the limit that the guesses of this file reach."""
-    account = {"email": "ada@example.com", "password": "a long password of the staff"}
-    stored = await create_staff(service.db, **account, name=None, role=StaffRole.ADMIN, actor="cli:test")
-    tokens = StaffTokens(SECRET_KEY, previous=None, clock=lambda: datetime.now(UTC))
-    return {"authorization": f"Bearer {tokens.issue(staff_id=UUID(stored.id), epoch=1)[0]}"}
 
 
 @pytest.fixture

@@ -1,17 +1,12 @@
 """Work on the mirror that only the person who runs Tallybook can make possible again: 503 says how."""
 
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 
-from e2e.service import CRON_SECRET, SECRET_KEY, data_of, refused
+from e2e.service import CRON_SECRET, data_of, refused
 from tallybook.api.openapi import openapi_document
 from tallybook.api.routes import ROUTES
-from tallybook.api.staff_tokens import StaffTokens
-from tallybook.domain.staff import StaffRole
-from tallybook.usecases.create_staff import create_staff
 
 CRON = {"authorization": f"Bearer {CRON_SECRET}"}
 JOBS = ("sync-supabase", "warm-contact-credits-cache", "batch-sync-hubspot", "reconcile")
@@ -20,14 +15,6 @@ JOBS = ("sync-supabase", "warm-contact-credits-cache", "batch-sync-hubspot", "re
 @pytest.fixture(scope="module")
 async def service(start_service):
     return await start_service(contacts=3)
-
-
-@pytest.fixture(scope="module")
-async def staff(service):
-    account = {"email": "ada@example.com", "password": "a long password of the staff"}
-    stored = await create_staff(service.db, **account, name=None, role=StaffRole.ADMIN, actor="cli:test")
-    tokens = StaffTokens(SECRET_KEY, previous=None, clock=lambda: datetime.now(UTC))
-    return {"authorization": f"Bearer {tokens.issue(staff_id=UUID(stored.id), epoch=1)[0]}"}
 
 
 @asynccontextmanager
